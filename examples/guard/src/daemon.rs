@@ -1,0 +1,175 @@
+//! The life of the guard: start, reload, stop.
+//!
+//! **Start**: the admin endpoint is bound, then all services are started on one node, each
+//! with an announcer of its own. What is in force is adopted, so that a restart after a crash, or
+//! under `on_stop = "keep"`, moves no route.
+//!
+//! **SIGHUP** reads the file again: see [`reload`].
+//!
+//! **SIGTERM, SIGINT**: each service's `on_stop` is carried out (a demotion by default), and
+//! the routes are given a moment to converge, so that what is stopped after the guard has no
+//! traffic left. A second signal ends it at once.
+//!
+//! **If a decision loop dies** of itself, every service is demoted whatever `on_stop` says, and
+//! the process ends with an error: a supervisor starts it again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anycast_announce::kernel::{KernelAnnouncer, KernelShare};
+use anycast_core::ServiceName;
+use anycast_core::admin::{Admin, AdminError};
+use anycast_core::machine::FailSafe;
+use anycast_core::node::{Node, NodeError, OnStop, ServiceSpec, StateDir};
+use anycast_daemon::signals::{Signals, Wake};
+use tokio::runtime::Handle;
+
+use crate::config::{Config, Service};
+use crate::reload::{self, Shown, removed};
+use crate::systemd::Systemd;
+
+/// How long routes are given to converge after the demotion.
+const CONVERGE: Duration = Duration::from_secs(1);
+
+/// Why the guard could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DaemonError {
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
+    Announce(#[from] anycast_core::announce::AnnounceError),
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+    #[error("{0}: its decision loop or its announcer died; see the log")]
+    NodeFailed(ServiceName),
+}
+
+/// Runs until a signal stops it.
+///
+/// Probes run in `probes`, so that one that blocks its thread delays no decision.
+///
+/// # Errors
+/// [`DaemonError`] when it cannot start, or when a decision loop died.
+pub(crate) async fn run(
+    path: &Path,
+    mut config: Config,
+    probes: Handle,
+) -> Result<(), DaemonError> {
+    let mut signals = Signals::new().map_err(DaemonError::Signals)?;
+    let systemd = Systemd::from_env();
+    let admin = match &config.node.admin {
+        Some(address) => Some(Admin::bind(address).await?),
+        None => None,
+    };
+    let node = start(&config, probes).await?;
+    let steering = node.handle();
+    let shown = Shown::new(path, &config);
+    // Dropped at the end of this function, and with it the socket's file.
+    let admin = async {
+        match admin {
+            Some(admin) => {
+                let shown = shown.clone();
+                let admin = admin
+                    .with_section("configuration", move || shown.get())
+                    .with_gauges("configuration", reload::GAUGES);
+                admin.run(steering.clone()).await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let life = live(path, &mut config, node, &shown, &systemd, &mut signals);
+    tokio::select! {
+        result = life => result,
+        () = admin => Ok(()), // it serves for ever
+    }
+}
+
+async fn start(config: &Config, probes: Handle) -> Result<Node, DaemonError> {
+    let mut node = Node::new(config.node.name.clone()).with_probe_runtime(probes);
+    let share = KernelShare::default();
+    for (index, service) in config.services.iter().enumerate() {
+        let mut announcer = KernelAnnouncer::new(service.announce.clone()).sharing(&share);
+        if index == 0 {
+            announcer.probe().await?;
+        }
+        warn_about(service);
+        let identity = service.identity.clone();
+        let checks = service.checks.clone();
+        let mut spec = ServiceSpec::new(identity, service.policy, checks, Box::new(announcer));
+        spec.on_stop = service.on_stop;
+        spec.state = Some(StateDir::new(config.node.state_dir.clone()));
+        node.start(spec)?;
+        if service.is_removed {
+            node.handle().order(service.name(), removed()).await?;
+        }
+        let addresses = &service.identity.addresses;
+        tracing::info!(service = %service.name(), ?addresses, checks = service.checks.len(), "guarding");
+    }
+    Ok(node)
+}
+
+fn warn_about(service: &Service) {
+    if service.policy.fail_safe != FailSafe::Demote {
+        tracing::warn!(
+            service = %service.name(),
+            "fail_safe = \"withdraw\" needs the consent of peers, and this release has no mesh \
+             to ask them over: this node only ever demotes"
+        );
+    }
+}
+
+async fn live(
+    path: &Path,
+    config: &mut Config,
+    node: Node,
+    shown: &Shown,
+    systemd: &Systemd,
+    signals: &mut Signals,
+) -> Result<(), DaemonError> {
+    let steering = node.handle();
+    let mut telling = std::pin::pin!(systemd.follow(&steering));
+    loop {
+        let wake = tokio::select! {
+            wake = signals.next() => wake,
+            service = steering.failed() => return Err(failed(service, node, systemd).await),
+            () = &mut telling => continue, // it tells for ever
+        };
+        match wake {
+            Wake::Reload => {
+                systemd.reloading();
+                // A disk that hangs must hold up neither a stop nor the watchdog, which would
+                // end a guard that works.
+                tokio::select! {
+                    () = reload::reload(path, config, &steering, shown) => {}
+                    () = signals.stop() => break,
+                    service = steering.failed() => {
+                        return Err(failed(service, node, systemd).await);
+                    }
+                    () = &mut telling => {} // it tells for ever
+                }
+                systemd.reloaded();
+            }
+            Wake::Stop => break,
+        }
+    }
+    systemd.stopping();
+    tracing::info!("stopping");
+    let stop = async {
+        node.stop().await;
+        tokio::time::sleep(CONVERGE).await;
+    };
+    tokio::select! {
+        () = stop => {}
+        () = signals.stop() => tracing::warn!("second signal: stopping at once"),
+    }
+    Ok(())
+}
+
+/// Demotes all, whatever `on_stop` says.
+async fn failed(service: ServiceName, node: Node, systemd: &Systemd) -> DaemonError {
+    systemd.stopping();
+    node.stop_with(OnStop::Demote).await;
+    DaemonError::NodeFailed(service)
+}

@@ -1,0 +1,293 @@
+//! `anycast-tftpd`'s configuration file.
+//!
+//! ```toml
+//! [node]      name, domain, state_dir, admin
+//! [service]   name, addresses, role, rank, fail_safe, rise, fall, hold_down, on_stop, keep_for
+//! [[check]]   kind = "tftp" with file, or a general kind; name, interval, timeout, recheck,
+//!             severity
+//! [announce]  kind = "loopback" | "none", floor, dead_man, interface
+//! [tftp]      root, port, writes, mtu, max_blksize, max_windowsize, block_wrap,
+//!             max_sessions, max_sessions_per_prefix, max_upload, max_uploads,
+//!             max_upload_total, drain_timeout
+//! ```
+//!
+//! Reading a file touches nothing: no socket is bound and no address is set.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anycast_announce::kernel::{KernelAnnouncer, KernelConfig};
+use anycast_core::HealthCheck;
+use anycast_core::config::check::{self, CheckContext, CheckTable, Kinds};
+use anycast_core::config::{ConfigError, NodeTable, Period, ServiceTable, Source, invalid};
+use anycast_core::drain;
+use anycast_core::health::BuildCheck;
+use anycast_core::machine::{Identity, Policy};
+use anycast_core::node::{CheckSpec, OnStop};
+use anycast_daemon::announce::{Announce, AnnounceTable};
+use anycast_tftp::health::{Proof, TftpCheck};
+use anycast_tftp::proto::settings::Settings;
+use anycast_tftp::proto::transfer::Rollover;
+use anycast_tftp::store::{FileName, FsStore, WritePolicy};
+use serde::Deserialize;
+
+/// Default of `[tftp] drain_timeout`.
+const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    node: NodeTable,
+    service: ServiceTable,
+    #[serde(default)]
+    check: Vec<CheckTable>,
+    announce: AnnounceTable,
+    tftp: TftpTable,
+}
+
+/// What `kind = "tftp"` has of its own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TftpCheckTable {
+    file: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TftpTable {
+    root: PathBuf,
+    port: Option<NonZeroU16>,
+    #[serde(default)]
+    writes: WritesKey,
+    mtu: Option<u32>,
+    max_blksize: Option<u16>,
+    max_windowsize: Option<u16>,
+    block_wrap: Option<u8>,
+    max_sessions: Option<u32>,
+    max_sessions_per_prefix: Option<u32>,
+    max_upload: Option<u64>,
+    max_uploads: Option<u32>,
+    max_upload_total: Option<u64>,
+    drain_timeout: Option<Period>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WritesKey {
+    #[default]
+    Off,
+    Create,
+    Overwrite,
+}
+
+/// A configuration that fits together.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) node: NodeTable,
+    pub(crate) identity: Identity,
+    pub(crate) policy: Policy,
+    pub(crate) on_stop: OnStop,
+    pub(crate) checks: Vec<CheckSpec>,
+    pub(crate) announce: Announce,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) tftp: Settings,
+    pub(crate) root: PathBuf,
+    pub(crate) store: Arc<FsStore>,
+    pub(crate) drain_timeout: Duration,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], in one line.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let source = Source::read(path)?;
+        let file: File = source.tables()?;
+        let identity = file.service.identity(path)?;
+        let port = file.tftp.port.map_or(69, NonZeroU16::get);
+        let listen: Vec<_> = identity
+            .addresses
+            .iter()
+            .map(|address| SocketAddr::new(address.ip(), port))
+            .collect();
+        let announce = file.announce.resolve(path, "[announce]")?;
+        if announce == Announce::Nothing && !file.check.is_empty() {
+            return Err(invalid(
+                path,
+                "[[check]]",
+                "has no effect with [announce] kind = \"none\"; remove it",
+            ));
+        }
+        if announce != Announce::Nothing && file.check.is_empty() {
+            return Err(invalid(
+                path,
+                "[[check]]",
+                "there is none, so the node could never become preferred; add one, such as \
+                 kind = \"tftp\", file = \"health\"",
+            ));
+        }
+        let checks = checks(&source, &file, port)?;
+        let drain_timeout = file
+            .tftp
+            .drain_timeout
+            .map_or(DEFAULT_DRAIN_TIMEOUT, Period::get);
+        if drain_timeout > Duration::from_secs(3600) {
+            return Err(invalid(path, "[tftp] drain_timeout", "must be at most 1h"));
+        }
+        if !file.node.state_dir.is_absolute() {
+            let folder = file.node.state_dir.display();
+            let reason = format!("{folder} is not an absolute path");
+            return Err(invalid(path, "[node] state_dir", reason));
+        }
+        Ok(Self {
+            policy: file.service.policy(path)?,
+            on_stop: file.service.on_stop(path)?,
+            tftp: settings(path, &file)?,
+            store: store(path, &file.tftp.root)?,
+            root: file.tftp.root,
+            node: file.node,
+            identity,
+            checks,
+            announce,
+            listen,
+            drain_timeout,
+        })
+    }
+
+    /// The drain of the service.
+    pub(crate) fn drain(&self) -> drain::Settings {
+        drain::Settings {
+            finish: self.drain_timeout,
+            ..drain::Settings::default()
+        }
+    }
+
+    /// The first thing in which `new` differs that only a restart can change.
+    pub(crate) fn needs_restart(&self, new: &Self) -> Option<&'static str> {
+        let (old, role) = (&self.identity, self.identity.role);
+        [
+            (self.node.name != new.node.name, "[node] name"),
+            (self.node.domain != new.node.domain, "[node] domain"),
+            (
+                self.node.state_dir != new.node.state_dir,
+                "[node] state_dir",
+            ),
+            (self.node.admin != new.node.admin, "[node] admin"),
+            (old.service != new.identity.service, "[service] name"),
+            (
+                old.addresses != new.identity.addresses,
+                "[service] addresses",
+            ),
+            (role != new.identity.role, "[service] role"),
+            (self.on_stop != new.on_stop, "[service] on_stop"),
+            (self.announce != new.announce, "[announce]"),
+            (self.listen != new.listen, "[tftp] port"),
+        ]
+        .into_iter()
+        .find_map(|(differs, key)| differs.then_some(key))
+    }
+}
+
+impl TftpCheckTable {
+    fn build(&self, context: &CheckContext<'_>, port: u16) -> Result<BuildCheck, String> {
+        if FileName::from_wire(self.file.as_bytes()).is_err() {
+            return Err(
+                "file: no file below the root can have this name; give its path from the root"
+                    .to_owned(),
+            );
+        }
+        let proof = Proof::Required(context.node.clone());
+        let check = TftpCheck::new(context.addresses, port, &self.file, proof);
+        Ok(Arc::new(move || {
+            Box::new(check.clone()) as Box<dyn HealthCheck>
+        }))
+    }
+}
+
+fn checks(source: &Source, file: &File, port: u16) -> Result<Vec<CheckSpec>, ConfigError> {
+    let context = CheckContext {
+        node: &file.node.name,
+        service: &file.service.name,
+        addresses: &file.service.addresses,
+    };
+    let kinds = Kinds::built_in().with(
+        "tftp",
+        |table: &TftpCheckTable, context: &CheckContext<'_>| table.build(context, port),
+    );
+    check::checks(source, &file.check, &context, &kinds)
+}
+
+fn settings(path: &Path, file: &File) -> Result<Settings, ConfigError> {
+    let table = &file.tftp;
+    let mut settings = Settings::new()
+        .with_node(Some(file.node.name.clone()))
+        .with_writes(match table.writes {
+            WritesKey::Off => WritePolicy::Off,
+            WritesKey::Create => WritePolicy::Create,
+            WritesKey::Overwrite => WritePolicy::Overwrite,
+        });
+    if let Some(mtu) = table.mtu {
+        settings = settings.with_mtu(mtu);
+    }
+    if let Some(max_blksize) = table.max_blksize {
+        settings = settings.with_max_blksize(max_blksize);
+    }
+    if let Some(max_windowsize) = table.max_windowsize {
+        settings = settings.with_max_windowsize(max_windowsize);
+    }
+    if let Some(limit) = table.max_sessions {
+        settings = settings.with_max_sessions(limit);
+    }
+    if let Some(limit) = table.max_sessions_per_prefix {
+        settings = settings.with_max_sessions_per_prefix(limit);
+    }
+    if let Some(limit) = table.max_upload {
+        settings = settings.with_max_upload(limit);
+    }
+    if let Some(limit) = table.max_uploads {
+        settings = settings.with_max_uploads(limit);
+    }
+    if let Some(limit) = table.max_upload_total {
+        settings = settings.with_max_upload_total(limit);
+    }
+    settings = match table.block_wrap {
+        None | Some(0) => settings,
+        Some(1) => settings.with_rollover(Rollover::One),
+        Some(other) => {
+            return Err(invalid(
+                path,
+                "[tftp] block_wrap",
+                format!("is {other}; block 65535 is followed by 0 or by 1"),
+            ));
+        }
+    };
+    settings
+        .validate()
+        .map_err(|error| invalid(path, "[tftp]", error.to_string()))?;
+    Ok(settings)
+}
+
+fn store(path: &Path, root: &Path) -> Result<Arc<FsStore>, ConfigError> {
+    const KEY: &str = "[tftp] root";
+    if !root.is_absolute() {
+        let reason = format!("{} is not an absolute path", root.display());
+        return Err(invalid(path, KEY, reason));
+    }
+    match FsStore::open_root(root) {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(error) => Err(invalid(
+            path,
+            KEY,
+            format!("{error}; create the folder or mend its permissions"),
+        )),
+    }
+}
+
+/// The announcer that was configured.
+pub(crate) fn announcer(config: &KernelConfig) -> KernelAnnouncer {
+    KernelAnnouncer::new(config.clone())
+}

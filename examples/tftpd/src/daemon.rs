@@ -1,0 +1,271 @@
+//! The life of the daemon: start, reload, drain, stop.
+//!
+//! **Start**: sockets are bound before anything is announced, so that a client that arrives
+//! finds a listener. Then the admin endpoint, then the node. An operator's order from before
+//! the restart, kept in `state_dir`, is in force again before anything is announced.
+//!
+//! **SIGHUP** reads the file again. A file that cannot be used, or that changes what only a
+//! restart can change, is reported in one line and the old configuration stays in force,
+//! whole.
+//!
+//! **SIGTERM, SIGINT**: `on_stop` is carried out (a demotion by default); the server goes on
+//! serving while the routes converge (5 s) and until transfers in flight are done, at most
+//! `drain_timeout`; then it stops. With `on_stop = "keep"` clients still come, so nothing is
+//! waited for: the successor is to answer within their patience. A second signal ends it at
+//! once.
+//!
+//! **If the server or a decision loop dies** of itself, the node is demoted whatever `on_stop`
+//! says, and the process ends with an error: a supervisor starts it again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anycast_announce::kernel::KernelAnnouncer;
+use anycast_core::ServiceName;
+use anycast_core::admin::{Admin, AdminError};
+use anycast_core::drain::CONVERGE;
+use anycast_core::machine::FailSafe;
+use anycast_core::node::{Node, NodeError, NodeHandle, OnStop, ServiceSpec, StateDir};
+use anycast_daemon::announce::Announce;
+use anycast_daemon::signals::{Signals, Wake};
+use anycast_tftp::server::{BindError, RunError, Server, ServerConfig, ServerHandle};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::config::{Config, announcer};
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DaemonError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
+    Announce(#[from] anycast_core::announce::AnnounceError),
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+    #[error("the server stopped by itself: {0}")]
+    ServerEnded(String),
+    #[error("{0}: its decision loop or its announcer died; see the log")]
+    NodeFailed(ServiceName),
+}
+
+/// Runs until a signal stops it.
+///
+/// Probes run in `probes`, so that one that blocks delays neither packets nor decisions.
+///
+/// # Errors
+/// [`DaemonError`] when it cannot start.
+pub(crate) async fn run(
+    path: &Path,
+    mut config: Config,
+    probes: Handle,
+) -> Result<(), DaemonError> {
+    let mut signals = Signals::new().map_err(DaemonError::Signals)?;
+    let server_config = ServerConfig::new(config.listen.clone()).with_settings(config.tftp.clone());
+    let server = Server::bind(server_config, Arc::clone(&config.store) as _)?;
+    let tftp = server.handle();
+    for address in &config.listen {
+        tracing::info!(%address, root = %config.root.display(), "serving TFTP");
+    }
+    let mut serving = tokio::spawn(server.run());
+    let admin = match &config.node.admin {
+        Some(address) => Some(Admin::bind(address).await?),
+        None => None,
+    };
+    let mut node = Node::new(config.node.name.clone()).with_probe_runtime(probes);
+    if let Announce::Loopback(kernel) = &config.announce {
+        if config.policy.fail_safe != FailSafe::Demote {
+            tracing::warn!(
+                "fail_safe = \"withdraw\" needs the consent of peers, and this release has no \
+                 mesh to ask them over: this node only ever demotes"
+            );
+        }
+        let mut kernel = announcer(kernel);
+        kernel.probe().await?;
+        node.start(service(&config, kernel, &tftp))?;
+    }
+    let steering = node.handle();
+    let refused = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&refused);
+    // Dropped at the end of this function, and with it the socket's file.
+    let admin = async {
+        match admin {
+            Some(admin) => {
+                let counted = tftp.clone();
+                let admin = admin
+                    .with_section("tftp", move || counters(&counted))
+                    .with_gauges("tftp", &["in_flight"])
+                    .with_section("configuration", move || {
+                        let refused = u64::from(told.load(Ordering::Relaxed));
+                        BTreeMap::from([("last_reload_refused", refused)])
+                    })
+                    .with_gauges("configuration", &["last_reload_refused"]);
+                admin.run(steering.clone()).await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let life = live(
+        path,
+        &mut config,
+        node,
+        &tftp,
+        &refused,
+        &mut serving,
+        &mut signals,
+    );
+    tokio::select! {
+        result = life => result,
+        () = admin => Ok(()), // it serves for ever
+    }
+}
+
+/// The service as the node runs it.
+fn service(config: &Config, announcer: KernelAnnouncer, tftp: &ServerHandle) -> ServiceSpec {
+    let (identity, checks) = (config.identity.clone(), config.checks.clone());
+    let mut spec = ServiceSpec::new(identity, config.policy, checks, Box::new(announcer));
+    spec.on_stop = config.on_stop;
+    spec.state = Some(StateDir::new(&config.node.state_dir));
+    spec.drain = config.drain();
+    let counted = tftp.clone();
+    spec.in_flight = Some(Arc::new(move || in_flight(&counted)));
+    spec
+}
+
+async fn live(
+    path: &Path,
+    config: &mut Config,
+    node: Node,
+    tftp: &ServerHandle,
+    refused: &AtomicBool,
+    serving: &mut JoinHandle<Result<(), RunError>>,
+    signals: &mut Signals,
+) -> Result<(), DaemonError> {
+    let steering = node.handle();
+    loop {
+        let wake = tokio::select! {
+            wake = signals.next() => wake,
+            service = steering.failed() => {
+                node.stop_with(OnStop::Demote).await;
+                if config.announce != Announce::Nothing {
+                    tokio::time::sleep(CONVERGE).await; // nobody is left to follow the drain
+                }
+                finish(config, tftp).await;
+                return Err(DaemonError::NodeFailed(service));
+            }
+            ended = &mut *serving => {
+                node.stop_with(OnStop::Demote).await;
+                return Err(DaemonError::ServerEnded(match ended {
+                    Ok(Ok(())) => "it was told to".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => error.to_string(),
+                }));
+            }
+        };
+        match wake {
+            Wake::Reload => tokio::select! {
+                taken = reload(path, config, tftp, &steering) => {
+                    refused.store(!taken, Ordering::Relaxed);
+                }
+                () = signals.stop() => break, // a folder that hangs must not hold up a stop
+            },
+            Wake::Stop => break,
+        }
+    }
+    tokio::select! {
+        () = stop(config, node, tftp) => {}
+        () = signals.stop() => tracing::warn!("second signal: stopping at once"),
+    }
+    Ok(())
+}
+
+/// The `tftp` section of `/status`.
+fn counters(tftp: &ServerHandle) -> BTreeMap<&'static str, u64> {
+    let counters = tftp.stats();
+    let in_flight = [("in_flight", in_flight(tftp))];
+    counters.iter().chain(in_flight).collect()
+}
+
+fn in_flight(tftp: &ServerHandle) -> u64 {
+    u64::try_from(tftp.in_flight()).unwrap_or(u64::MAX)
+}
+
+/// Reads the file again; false: it was refused, and the old configuration stays in force.
+async fn reload(path: &Path, config: &mut Config, tftp: &ServerHandle, node: &NodeHandle) -> bool {
+    let file = path.to_owned();
+    let new = match tokio::task::spawn_blocking(move || Config::load(&file)).await {
+        Ok(Ok(new)) => new,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "reload refused; the old configuration stays in force");
+            return false;
+        }
+        Err(error) => {
+            tracing::error!(%error, "reload refused; the old configuration stays in force");
+            return false;
+        }
+    };
+    if let Some(key) = config.needs_restart(&new) {
+        tracing::error!(
+            file = %path.display(),
+            key,
+            "reload refused: only a restart can change this; the old configuration stays in force"
+        );
+        return false;
+    }
+    if new.announce != Announce::Nothing {
+        let service = &new.identity.service;
+        let change = node.reconfigure(service, new.policy, new.checks.clone());
+        if let Err(error) = change.await {
+            tracing::error!(%error, "reload refused; the old configuration stays in force");
+            return false;
+        }
+        if let Err(error) = node.set_drain(service, new.drain()) {
+            tracing::error!(%error, "the new drain_timeout was not taken");
+        }
+    }
+    if let Err(error) = tftp.reload(new.tftp.clone(), Arc::clone(&new.store) as _) {
+        // Settings are validated when the file is read, so this is a fault of ours; say so.
+        tracing::error!(%error, "the new [tftp] table was not taken");
+        return false;
+    }
+    tracing::info!(file = %path.display(), "configuration reloaded");
+    *config = new;
+    true
+}
+
+/// Carries `on_stop` out, and with it the drain.
+async fn stop(config: &Config, node: Node, tftp: &ServerHandle) {
+    tracing::info!(on_stop = ?config.on_stop, "stopping");
+    node.stop().await;
+    if matches!(config.on_stop, OnStop::Keep(_)) {
+        tracing::info!(
+            in_flight = tftp.in_flight(),
+            "the boost is kept; clients repeat to the successor"
+        );
+    } else if config.announce == Announce::Nothing {
+        finish(config, tftp).await;
+    } else if tftp.in_flight() > 0 {
+        tracing::warn!(in_flight = tftp.in_flight(), "transfers are cut off");
+    }
+    tftp.shutdown();
+}
+
+/// Lets transfers in flight end where no drain of the node has waited for them.
+async fn finish(config: &Config, tftp: &ServerHandle) {
+    let in_flight = tftp.in_flight();
+    if in_flight > 0 {
+        tracing::info!(in_flight, timeout = ?config.drain_timeout, "waiting for transfers in flight");
+    }
+    if tokio::time::timeout(config.drain_timeout, tftp.wait_idle())
+        .await
+        .is_err()
+    {
+        tracing::warn!(in_flight = tftp.in_flight(), "transfers are cut off");
+    }
+}

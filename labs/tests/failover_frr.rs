@@ -1,0 +1,47 @@
+//! Failover with real FRR at the router and at both sites.
+
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and tells its times by printing"
+)]
+
+mod failover;
+
+use anycast_labs::node::{Kind, service};
+use anycast_labs::{isolated, isolated_with};
+
+#[test]
+fn killed_daemon_falls_to_the_floor_and_withdraws_nothing() {
+    isolated_with(service::build, || failover::daemon_killed(Kind::Frr));
+}
+
+#[test]
+fn stopped_daemon_falls_to_the_floor_and_withdraws_nothing() {
+    isolated_with(service::build, || failover::daemon_stopped(Kind::Frr));
+}
+
+#[test]
+fn site_cut_off_without_a_word_is_left_and_taken_again() {
+    isolated_with(service::build, || failover::site_cut(Kind::Frr));
+}
+
+#[test]
+fn site_whose_link_goes_down_is_left() {
+    isolated_with(service::build, || failover::link_down(Kind::Frr));
+}
+
+#[test]
+fn failing_check_demotes_a_node_that_goes_on_serving() {
+    isolated_with(service::build, || failover::check_failed(Kind::Frr));
+}
+
+#[test]
+fn withdrawal_is_counted() {
+    let remove = [
+        "configure terminal\nrouter bgp 65000\naddress-family ipv4 unicast\nno network 192.0.2.69/32",
+        "configure terminal\nrouter bgp 65000\naddress-family ipv6 unicast\nno network 2001:db8::69/128",
+    ];
+    isolated(|| failover::withdrawal_is_counted(Kind::Frr, &remove));
+}
