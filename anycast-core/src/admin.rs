@@ -90,7 +90,7 @@
 //!
 //! [`Admin::run`] starts a task for each address, and each connection is one. Dropping the
 //! future ends them all; an order that is being carried out is carried out. The file of a Unix
-//! socket is removed with the [`Admin`].
+//! socket is removed when the [`Admin`], or the future of [`Admin::run`], is dropped.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -125,6 +125,7 @@ pub use self::config::{
     SOCKET_MODE,
 };
 pub use self::order::SETTLE;
+use self::socket::SocketFile;
 pub use self::token::{MAX_TOKEN, MIN_TOKEN, Token, TokenError};
 use crate::node::NodeHandle;
 
@@ -189,6 +190,9 @@ pub enum AdminError {
 /// A bound admin endpoint. See the [module documentation](self).
 pub struct Admin {
     listeners: Vec<Listener>,
+    /// Not with their listeners, which live in tasks: a runtime that shuts down without waiting
+    /// never drops what is in a task.
+    files: Vec<SocketFile>,
     sections: Vec<Section>,
     token_file: Option<PathBuf>,
 }
@@ -210,7 +214,7 @@ impl Admin {
         if let Some(path) = config.token_file() {
             Token::read(path)?;
         }
-        let mut listeners = Vec::new();
+        let (mut listeners, mut files) = (Vec::new(), Vec::new());
         for address in config.addresses() {
             listeners.push(match address {
                 AdminAddress::Tcp(tcp) => {
@@ -221,13 +225,15 @@ impl Admin {
                     })?)
                 }
                 AdminAddress::Unix(path) => {
-                    let (listener, _file) = socket::bind(path, config.access()).await?;
-                    Listener::Unix { listener, _file }
+                    let (listener, file) = socket::bind(path, config.access()).await?;
+                    files.push(file);
+                    Listener::Unix(listener)
                 }
             });
         }
         Ok(Self {
             listeners,
+            files,
             sections: Vec::new(),
             token_file: config.token_file().map(PathBuf::from),
         })
@@ -269,7 +275,7 @@ impl Admin {
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.listeners.iter().find_map(|listener| match listener {
             Listener::Tcp(listener) => listener.local_addr().ok(),
-            Listener::Unix { .. } => None,
+            Listener::Unix(_) => None,
         })
     }
 
@@ -283,6 +289,7 @@ impl Admin {
             refusals: RefusalLog::default(),
             maker: Arc::new(Semaphore::new(1)),
         });
+        let _files = self.files;
         let mut tasks = JoinSet::new();
         for listener in self.listeners {
             tasks.spawn(serve(listener, Arc::clone(&sources)));

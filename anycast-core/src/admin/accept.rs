@@ -22,7 +22,6 @@ use tokio::time::Instant;
 
 use super::access::Peer;
 use super::answer::{Sources, answer};
-use super::socket::SocketFile;
 use super::{HEAD_TIMEOUT, MAX_CONNECTIONS, MAX_REQUEST, REQUEST_TIMEOUT};
 
 /// How long an answer may be under way before its connection can be dropped for another.
@@ -32,10 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) enum Listener {
     Tcp(TcpListener),
-    Unix {
-        listener: UnixListener,
-        _file: SocketFile,
-    },
+    Unix(UnixListener),
 }
 
 /// How far a connection is.
@@ -87,7 +83,7 @@ async fn accept(listener: &Listener) -> io::Result<(Box<dyn Stream>, Peer)> {
             let (stream, address) = listener.accept().await?;
             Ok((Box::new(stream), Peer::Tcp(address)))
         }
-        Listener::Unix { listener, .. } => {
+        Listener::Unix(listener) => {
             let (stream, _) = listener.accept().await?;
             let peer = Peer::of(&stream);
             Ok((Box::new(stream), peer))

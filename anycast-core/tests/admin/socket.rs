@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anycast_core::admin::{Admin, AdminAddress, AdminConfig, AdminError, Principal};
+use anycast_core::node::Node;
+use tokio::net::UnixStream;
 
 use crate::support::Endpoint;
 
@@ -40,6 +42,28 @@ async fn it_replaces_a_dead_one_and_spares_a_live_one() {
         !endpoint.socket.exists(),
         "the socket's file was left behind"
     );
+}
+
+/// A daemon ends its runtime without waiting for its tasks, which are then never dropped.
+#[test]
+fn it_is_gone_when_what_runs_the_endpoint_is_dropped_and_no_task_runs_again() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    runtime.block_on(async {
+        let admin = Admin::bind(&config(&path)).await.unwrap();
+        let node = Node::new("ams1".parse().unwrap());
+        tokio::select! {
+            () = admin.run(node.handle()) => {}
+            connected = UnixStream::connect(&path) => drop(connected.unwrap()),
+        }
+    });
+    let left = path.exists();
+    std::mem::forget(runtime);
+    assert!(!left, "the socket's file was left behind");
 }
 
 #[tokio::test]
