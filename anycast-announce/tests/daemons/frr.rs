@@ -81,6 +81,25 @@ fn confirmed_is_what_the_router_has_and_nothing_is_withdrawn() {
     });
 }
 
+/// zebra 8.4 removes the newest connected route of a prefix, whichever address is gone: a copy
+/// that is newer than the boost must not be one.
+#[test]
+fn a_boost_that_is_older_than_its_copy_ends_all_the_same() {
+    isolated(|| {
+        let lab = Lab::start(Kind::Frr, &sample("frr.conf"));
+        lab.run(async || {
+            let mut frr = frr(&lab, 600);
+            lab.confirm(&mut frr, Preference::Preferred).await;
+            lab.router_has(Some(200));
+            lab.node.namespace().run("ip addr flush dev svc0").unwrap();
+            lab.confirm(&mut frr, Preference::Preferred).await;
+            lab.confirm(&mut frr, Preference::Demoted).await;
+            lab.router_has(Some(50));
+        });
+        assert_eq!(lab.withdrawals(), 0, "{}", lab.router.describe());
+    });
+}
+
 #[test]
 fn a_route_map_that_was_changed_by_hand_is_seen() {
     isolated(|| {
