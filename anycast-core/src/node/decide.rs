@@ -2,9 +2,9 @@
 
 mod stop;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::announcer::{self, Report};
@@ -12,6 +12,7 @@ use super::begin::{Begin, Wishes};
 use super::checks::{self, CheckSpec, Reports, Spoken};
 use super::inputs::{self, Recorded};
 use super::orders::Orders;
+use super::probes::Places;
 use super::spec;
 use super::status::Snapshot;
 use super::{
@@ -27,7 +28,7 @@ use crate::service::{CheckName, NodeName, ServiceName};
 pub(super) async fn run(
     node: NodeName,
     mut spec: ServiceSpec,
-    probes: Handle,
+    places: Arc<Places>,
     mut commands: mpsc::Receiver<Command>,
     drain_settings: watch::Receiver<drain::Settings>,
     publish: watch::Sender<Snapshot>,
@@ -72,6 +73,7 @@ pub(super) async fn run(
     let addresses = spec.identity.addresses.clone();
     let announcer = spawn(announcer::run(spec.announcer, addresses, to_do, told));
     let reports = Reports {
+        service: spec.identity.service.clone(),
         generation: 0,
         verdicts,
     };
@@ -86,7 +88,7 @@ pub(super) async fn run(
         in_flight: spec.in_flight,
         waiting: None,
         running: Vec::new(),
-        probes,
+        places,
         reports,
         heard,
         ready,
@@ -116,7 +118,7 @@ struct Service {
     drain: Drain,
     drain_settings: watch::Receiver<drain::Settings>,
     in_flight: Option<InFlight>,
-    probes: Handle,
+    places: Arc<Places>,
     /// Checks that wait for the first decision to be carried out: before it a service address
     /// may not exist, and a probe would blame the service for that.
     waiting: Option<Vec<CheckSpec>>,
@@ -303,7 +305,7 @@ impl Service {
     /// Replaces the running checks, if any.
     fn start_checks(&mut self, checks: &[CheckSpec]) {
         self.reports.generation += 1;
-        self.running = checks::start(checks, &self.probes, &self.reports);
+        self.running = checks::start(checks, &self.places, &self.reports);
     }
 
     /// Logs what changed and publishes the state; followers are woken only if that changed.
