@@ -2,6 +2,7 @@
 
 mod stop;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ use super::{
 };
 use crate::announce::{InForce, Preference};
 use crate::drain::{self, Drain};
+use crate::health::Verdict;
+use crate::health::unknown::{Episodes, Tell};
 use crate::machine::{Event, Input, Machine, Phase, Policy, Readiness};
 use crate::reconcile::{Action, Confirmation, Reconciler};
 use crate::service::{CheckName, NodeName, ServiceName};
@@ -91,6 +94,7 @@ pub(super) async fn run(
         places,
         reports,
         heard,
+        unknown: BTreeMap::new(),
         ready,
         actions,
         reported,
@@ -125,6 +129,8 @@ struct Service {
     running: Vec<AbortOnDrop>,
     reports: Reports,
     heard: mpsc::Receiver<Spoken>,
+    /// Of checks that ever were `Unknown`.
+    unknown: BTreeMap<CheckName, Episodes>,
     ready: mpsc::Receiver<(CheckName, Readiness)>,
     actions: mpsc::Sender<Action>,
     reported: mpsc::Receiver<Report>,
@@ -187,8 +193,30 @@ impl Service {
         }
         if let Some(id) = self.machine.check_id(&spoken.check) {
             tracing::trace!(check = %spoken.check, verdict = %spoken.verdict, "verdict");
+            self.tell_unknown(&spoken);
             self.machine
                 .hear(now(), &Input::Verdict(id, spoken.verdict));
+        }
+    }
+
+    /// Logs that a checker fails, or works again. The machine has no event for that: it changes
+    /// no level.
+    fn tell_unknown(&mut self, Spoken { check, verdict, .. }: &Spoken) {
+        if matches!(verdict, Verdict::Unknown(_)) && !self.unknown.contains_key(check) {
+            self.unknown.insert(check.clone(), Episodes::default());
+        }
+        let Some(episodes) = self.unknown.get_mut(check) else {
+            return;
+        };
+        let service = &self.reports.service;
+        match episodes.hear(now(), verdict) {
+            Some(Tell::Began { reason, untold }) => {
+                tracing::warn!(%service, %check, %reason, untold, "check is unknown: the checker fails, which lowers nothing");
+            }
+            Some(Tell::Over { lasted }) => {
+                tracing::info!(%service, %check, %verdict, ?lasted, "check is no longer unknown");
+            }
+            None => {}
         }
     }
 
@@ -298,6 +326,8 @@ impl Service {
             .hear(now(), &Input::Checks(checks::rules(&checks)));
         self.machine.hear(now(), &Input::Policy(policy));
         self.waiting = None;
+        self.unknown
+            .retain(|name, _| checks.iter().any(|check| check.name == *name));
         self.start_checks(&checks);
         Ok(())
     }
