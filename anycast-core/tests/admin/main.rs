@@ -12,6 +12,7 @@
 #![cfg(all(feature = "admin", feature = "testing"))]
 
 mod bad_input;
+mod log;
 mod metrics;
 mod monitoring;
 mod openmetrics;
