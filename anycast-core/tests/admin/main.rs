@@ -12,6 +12,8 @@
 #![cfg(all(feature = "admin", feature = "testing"))]
 
 mod bad_input;
+#[cfg(feature = "checks")]
+mod full_disk;
 mod log;
 mod metrics;
 mod monitoring;
