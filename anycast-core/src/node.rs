@@ -25,8 +25,10 @@
 //! | panics, or does not come back | is built afresh |
 //! | blocks its thread | is built afresh when it lets go of it, in a thread of its own from then on |
 //! | is starved, every thread being blocked by others | is built afresh in a spare thread |
+//! | leaks descriptors or tasks, found when the process or the probes' runtime runs short of them | is built afresh, as the others are in turn, which alone tells whose they were |
 //!
-//! None of this delays another check or a decision, provided that the node has a runtime for
+//! What a check leaks out of its own reach, and memory, cannot be had back: the log says that
+//! descriptors or tasks run short. None of this delays another check or a decision, provided that the node has a runtime for
 //! probes alone ([`Node::with_probe_runtime`]): a check that blocks its thread takes a worker of
 //! its runtime, and whatever waits on that worker, with it. A thread that is blocked for ever
 //! cannot be had back; they are bounded, and beyond the bound checks stay `Unknown`, which
@@ -54,6 +56,7 @@ mod begin;
 mod checks;
 mod decide;
 mod inputs;
+mod leaks;
 mod orders;
 mod probes;
 mod spec;

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
+use super::leaks::{are_suspected, leaked};
 use super::probes::{Place, Places, Run, all_blocked};
 use super::{AbortOnDrop, MAX_CHECK_TIME, NodeError, spawn};
 use crate::health::{BuildCheck, Severity, Verdict};
@@ -159,9 +160,11 @@ async fn supervise(spec: CheckSpec, places: Arc<Places>, reports: Reports) {
             Err(error) => End::checker(format!("there is no thread to run it in: {error}")),
         };
         blocks |= end.blocked;
-        tracing::debug!(check = %spec.name, reason = %end.why, "the check itself failed; it is built afresh");
-        if !reports.send(&spec.name, Verdict::unknown(end.why)).await {
-            return;
+        if let Some(why) = end.why {
+            tracing::debug!(check = %spec.name, reason = %why, "the check itself failed; it is built afresh");
+            if !reports.send(&spec.name, Verdict::unknown(why)).await {
+                return;
+            }
         }
         if !end.at_once {
             tokio::time::sleep(jitter.apply(spec.interval)).await;
@@ -176,7 +179,8 @@ enum Progress {
 
 /// How one instance of a check ended.
 struct End {
-    why: String,
+    /// `None`: it did no wrong that is known.
+    why: Option<String>,
     /// It blocked its thread.
     blocked: bool,
     /// It is not to blame, and need not wait.
@@ -186,9 +190,17 @@ struct End {
 impl End {
     const fn checker(why: String) -> Self {
         Self {
-            why,
+            why: Some(why),
             blocked: false,
             at_once: false,
+        }
+    }
+
+    const fn stopped(leak: Option<String>) -> Self {
+        Self {
+            why: leak,
+            blocked: false,
+            at_once: true,
         }
     }
 
@@ -200,7 +212,7 @@ impl End {
             Buried::Starved => STARVED,
         };
         Self {
-            why: why.to_owned(),
+            why: Some(why.to_owned()),
             blocked,
             at_once: starved,
         }
@@ -224,6 +236,7 @@ async fn watch_over(
     let key = (reports.service.clone(), spec.name.clone());
     let mut task = places.run(key, place, probe);
     let mut blocked = task.run().blocked();
+    let mut leaks = places.leaks();
     // Building the check is bounded as a probe is.
     let mut deadline = Instant::now() + spec.timeout + GRACE;
     let mut late = HUNG;
@@ -245,6 +258,20 @@ async fn watch_over(
             },
             () = all_blocked(&mut blocked) => {
                 return End::after(bury(spec, task.run().clone(), reports).await, late);
+            }
+            turn = leaks.turn() => {
+                let before = places.usage();
+                if !are_suspected(before) {
+                    leaks.pass();
+                    continue;
+                }
+                let mut run = task.run().clone();
+                run.abort();
+                if tokio::time::timeout(GRACE, run.ended()).await.is_ok() {
+                    return End::stopped(leaked(before, places.usage()));
+                }
+                drop(turn);
+                return End::after(bury(spec, run, reports).await, late);
             }
             () = tokio::time::sleep_until(deadline) => {
                 return End::after(bury(spec, task.run().clone(), reports).await, late);

@@ -13,7 +13,7 @@
 //!
 //! | task | does | when it dies |
 //! |---|---|---|
-//! | watch, one for each node that has a runtime for probes | asks it every [`LOOK`] whether it still runs anything | checks that are starved stay so, and `Unknown` |
+//! | watch, one for each node that has a runtime for probes | asks it every [`LOOK`] whether it still runs anything, and looks for [leaks](super::leaks) | checks that are starved stay so, and `Unknown` |
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -28,7 +28,8 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
-use super::{AbortOnDrop, spawn};
+use super::leaks::{self, Leaks, Usage};
+use super::{AbortOnDrop, now, spawn};
 use crate::service::{CheckName, ServiceName};
 
 /// How long a runtime may run nothing, all its threads being in steps that do not end, before
@@ -37,6 +38,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Most threads of one node beside the runtime of the probes: those of checks that have blocked
 /// one, and spares. When there is none left, a check that needs one is `Unknown` until there is.
 const MAX_THREADS: usize = 64;
+
+/// Looks after which leaks are looked for again.
+const LOOKS_FOR_LEAKS: u32 = 10;
 
 /// Which check of which service.
 pub(super) type Key = (ServiceName, CheckName);
@@ -60,6 +64,7 @@ impl Pool {
             spares: Mutex::default(),
             threads: Arc::new(Semaphore::new(MAX_THREADS)),
             runs: Mutex::default(),
+            leaks: Leaks::new(),
         });
         // Whoever shares a runtime with the probes is blocked with it, and cannot watch it.
         let watch = given.map(|_| spawn(watch(Arc::clone(&places))));
@@ -82,6 +87,7 @@ pub(super) struct Places {
     /// The last run of each check: of those that are supervised, and of those that kept their
     /// thread when they no longer were.
     runs: Mutex<BTreeMap<Key, Run>>,
+    leaks: Leaks,
 }
 
 impl Places {
@@ -142,6 +148,19 @@ impl Places {
     pub(super) fn earlier(&self, key: &Key) -> Option<Run> {
         let runs = lock(&self.runs);
         runs.get(key).filter(|run| !run.has_ended()).cloned()
+    }
+
+    /// For a check that starts now.
+    pub(super) fn leaks(&self) -> leaks::Follow {
+        self.leaks.follow()
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        Usage {
+            descriptors: leaks::descriptors(),
+            tasks: self.home.handle.metrics().num_alive_tasks(),
+            checks: lock(&self.runs).len(),
+        }
     }
 
     fn forget(&self, key: &Key, of: &Run) {
@@ -359,7 +378,10 @@ struct Asked {
 /// Finds places that are blocked, and those that are free again.
 async fn watch(places: Arc<Places>) {
     let mut asked: Vec<Asked> = Vec::new();
-    loop {
+    for look in (0..LOOKS_FOR_LEAKS).cycle() {
+        if look == 0 {
+            places.leaks.look(now(), places.usage());
+        }
         ask(&places, &mut asked);
         let since: Vec<_> = asked
             .iter()

@@ -336,14 +336,14 @@ async fn a_reload_does_not_let_a_check_block_a_second_thread() {
     let (well, faulty, announcer) = (healthy(), Faulty::new(Fault::None), announcer());
     let build = || beside(&well, std::slice::from_ref(&faulty), &announcer);
     let spec = build();
-    let (service, policy) = (spec.identity.service.clone(), spec.policy.clone());
+    let (service, policy) = (spec.identity.service.clone(), spec.policy);
     let mut running = Running::start_with(spec, Some(threads.handle()));
     running.until_in_force(Preference::Preferred).await;
     faulty.set(Fault::BlockInCheck);
     until("it blocks", || faulty.blocked() == 1).await;
     let handle = running.node.handle();
     for _ in 0..10 {
-        let (policy, checks) = (policy.clone(), build().checks);
+        let (policy, checks) = (policy, build().checks);
         handle.reconfigure(&service, policy, checks).await.unwrap();
         running.until_told("faulty0", "blocks its thread").await;
         tokio::time::sleep(SHORT).await;
@@ -395,7 +395,7 @@ async fn no_task_is_leaked() {
     ];
     let build = || beside(&well, &faulty, &announcer);
     let spec = build();
-    let (service, policy) = (spec.identity.service.clone(), spec.policy.clone());
+    let (service, policy) = (spec.identity.service.clone(), spec.policy);
     let mut running = Running::start_with(spec, Some(threads.handle()));
     running.until_in_force(Preference::Demoted).await;
     for name in ["faulty0", "faulty1", "faulty2"] {
@@ -403,7 +403,7 @@ async fn no_task_is_leaked() {
     }
     let handle = running.node.handle();
     let reload = async || {
-        let (policy, checks) = (policy.clone(), build().checks);
+        let (policy, checks) = (policy, build().checks);
         handle.reconfigure(&service, policy, checks).await.unwrap();
     };
     reload().await;
