@@ -38,6 +38,8 @@ pub mod probe;
 pub mod process;
 #[cfg(feature = "check-tcp")]
 pub mod tcp;
+#[cfg(feature = "node")]
+pub(crate) mod unknown;
 
 use std::fmt;
 use std::sync::Arc;

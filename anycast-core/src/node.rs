@@ -18,11 +18,21 @@
 //! Checks start when the first decision has been carried out (or failed), since before it the
 //! service address may not exist; where a boost is adopted, at once.
 //!
-//! A check that panics or does not come back is [`Verdict::Unknown`](crate::Verdict::Unknown)
-//! and delays no other. One that *blocks its thread* would take a worker of its runtime, and
-//! whatever waits on that worker, with it: give the node a runtime for probes alone
-//! ([`Node::with_probe_runtime`]). The decision loops then go on whatever the checks do; other
-//! checks that are starved are `Unknown`, which lowers nothing.
+//! # Checks that fail themselves
+//!
+//! | a check that | is `Unknown`, and then |
+//! |---|---|
+//! | panics, or does not come back | is built afresh |
+//! | blocks its thread | is built afresh when it lets go of it, in a thread of its own from then on |
+//! | is starved, every thread being blocked by others | is built afresh in a spare thread |
+//! | leaks descriptors or tasks, found when the process or the probes' runtime runs short of them | is built afresh, as the others are in turn, which alone tells whose they were |
+//!
+//! What a check leaks out of its own reach, and memory, cannot be had back: the log says that
+//! descriptors or tasks run short. None of this delays another check or a decision, provided that the node has a runtime for
+//! probes alone ([`Node::with_probe_runtime`]): a check that blocks its thread takes a worker of
+//! its runtime, and whatever waits on that worker, with it. A thread that is blocked for ever
+//! cannot be had back; they are bounded, and beyond the bound checks stay `Unknown`, which
+//! lowers nothing.
 //!
 //! # Cancellation and stopping
 //!
@@ -46,7 +56,9 @@ mod begin;
 mod checks;
 mod decide;
 mod inputs;
+mod leaks;
 mod orders;
+mod probes;
 mod spec;
 mod status;
 #[cfg(test)]
@@ -74,6 +86,7 @@ pub use self::status::{
 
 use self::inputs::FleetNews;
 use self::orders::Ticket;
+use self::probes::Pool;
 use crate::announce::Role;
 use crate::drain;
 use crate::intent_store::MAX_LASTS;
@@ -185,6 +198,10 @@ pub struct Node {
     name: NodeName,
     services: Vec<Service>,
     probes: Option<Handle>,
+    /// Made for the first service that is started after `probes` was set.
+    pool: Option<Pool>,
+    /// Of services that were started before.
+    earlier: Vec<Pool>,
 }
 
 impl Node {
@@ -195,6 +212,8 @@ impl Node {
             name,
             services: Vec::new(),
             probes: None,
+            pool: None,
+            earlier: Vec::new(),
         }
     }
 
@@ -204,6 +223,7 @@ impl Node {
     #[must_use]
     pub fn with_probe_runtime(mut self, probes: Handle) -> Self {
         self.probes = Some(probes);
+        self.earlier.extend(self.pool.take());
         self
     }
 
@@ -237,11 +257,12 @@ impl Node {
         let (publish, snapshot) = watch::channel(Snapshot::starting(&spec, now()));
         let (drain, drain_settings) = watch::channel(spec.drain);
         let dead_man = spec.announcer.capabilities().dead_man;
-        let probes = self.probes.clone().unwrap_or_else(Handle::current);
+        let probes = self.probes.as_ref();
+        let pool = self.pool.get_or_insert_with(|| Pool::new(probes));
         let decision_loop = spawn(decide::run(
             self.name.clone(),
             spec,
-            probes,
+            pool.places(),
             inbox,
             drain_settings,
             publish,

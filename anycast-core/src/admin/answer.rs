@@ -19,6 +19,7 @@ use super::access::{self, Peer, Refusal, RefusalLog};
 use super::metrics;
 use super::order::{Order, OrderError, Verb};
 use super::{MAX_BODY, Section};
+use crate::health::Reason;
 use crate::node::{NodeError, NodeHandle};
 use crate::service::ServiceName;
 
@@ -213,9 +214,7 @@ async fn record(
     let asked = tokio::time::timeout(RECORD_TIMEOUT, sources.node.record(service)).await;
     match asked {
         Ok(Ok(record)) => {
-            let from = peer.clone();
-            let by = tokio::task::spawn_blocking(move || from.by()).await;
-            let by = by.unwrap_or_else(|_| peer.to_string());
+            let by = who(peer).await;
             tracing::info!(%service, by, bytes = record.len(), "record given");
             response(StatusCode::OK, LINES, record.into_bytes())
         }
@@ -243,6 +242,7 @@ async fn take(
     let Some(body) = body(incoming).await else {
         progress.answering();
         let why = format!("the body is longer than {MAX_BODY} bytes, or was cut off");
+        sources.refusals.write(peer, head.uri.path(), &why);
         return error(StatusCode::PAYLOAD_TOO_LARGE, &why);
     };
     progress.answering();
@@ -255,9 +255,13 @@ async fn take(
     if let Err(refusal) = admitted.await {
         return refuse(&refusal, peer, head.uri.path(), sources);
     }
-    let order = match Order::parse(service, verb, &body) {
+    let order = match Order::parse(service.clone(), verb, &body) {
         Ok(order) => order,
-        Err(why) => return error(status_of(&why), &why.to_string()),
+        Err(why) => {
+            let by = who(peer).await;
+            let why_given = "not known: the body cannot be used";
+            return order_refused(&service, verb, &by, why_given, &why);
+        }
     };
     let (sources, peer) = (Arc::clone(sources), peer.clone());
     // A task of its own: the client may go away.
@@ -269,10 +273,8 @@ async fn take(
 }
 
 async fn carry_out(order: Order, peer: Peer, sources: &Sources) -> Answer {
-    let from = peer.clone();
-    let by = tokio::task::spawn_blocking(move || from.by()).await;
-    let by = by.unwrap_or_else(|_| peer.to_string());
-    let path = format!("{} {}", order.verb.name(), order.service);
+    let by = who(&peer).await;
+    let (service, verb, reason) = (order.service.clone(), order.verb, order.reason.clone());
     let counted = Verb::ALL.iter().position(|verb| *verb == order.verb);
     match order.carry_out(&sources.node, &by).await {
         Ok(answer) => {
@@ -281,11 +283,29 @@ async fn carry_out(order: Order, peer: Peer, sources: &Sources) -> Answer {
             }
             json(StatusCode::OK, &answer)
         }
-        Err(why) => {
-            sources.refusals.write(&peer, &path, &why);
-            error(status_of(&why), &why.to_string())
-        }
+        Err(why) => order_refused(&service, verb, &by, reason.as_str(), &why),
     }
+}
+
+/// Who a peer is, in words. Looking that up may block.
+async fn who(peer: &Peer) -> String {
+    let from = peer.clone();
+    let by = tokio::task::spawn_blocking(move || from.by()).await;
+    by.unwrap_or_else(|_| peer.to_string())
+}
+
+/// Of one who has the right to give orders; each is logged, as those are that are carried out.
+fn order_refused(
+    service: &ServiceName,
+    verb: Verb,
+    by: &str,
+    reason: &str,
+    why: &OrderError,
+) -> Answer {
+    // Parts of it come from the body.
+    let refused = Reason::from(why.to_string());
+    tracing::warn!(%service, order = verb.name(), by, reason, %refused, "operator's order refused");
+    error(status_of(why), &why.to_string())
 }
 
 fn refuse(refusal: &Refusal, peer: &Peer, path: &str, sources: &Sources) -> Answer {

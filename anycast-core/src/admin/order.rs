@@ -95,7 +95,7 @@ pub(super) struct Order {
     pub(super) service: ServiceName,
     pub(super) verb: Verb,
     lasts: Option<Duration>,
-    reason: Reason,
+    pub(super) reason: Reason,
     force: bool,
 }
 

@@ -1,12 +1,14 @@
 //! Supervision of checks: intervals, time-outs, jitter, panics, hangs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
+use super::leaks::{are_suspected, leaked};
+use super::probes::{Place, Places, Run, all_blocked};
 use super::{AbortOnDrop, MAX_CHECK_TIME, NodeError, spawn};
 use crate::health::{BuildCheck, Severity, Verdict};
 use crate::machine::CheckRule;
@@ -107,6 +109,7 @@ pub(super) struct Spoken {
 /// Where the supervisors of one list of checks report.
 #[derive(Clone)]
 pub(super) struct Reports {
+    pub(super) service: ServiceName,
     pub(super) generation: u64,
     pub(super) verdicts: mpsc::Sender<Spoken>,
 }
@@ -124,25 +127,48 @@ impl Reports {
 }
 
 /// Starts a supervisor for each check. They end when the handles are dropped.
-/// Probes run in `probes`, their supervisors here: a probe that blocks its thread must not
-/// take its own supervisor with it.
-pub(super) fn start(checks: &[CheckSpec], probes: &Handle, reports: &Reports) -> Vec<AbortOnDrop> {
+/// Probes run in their [places](super::probes), their supervisors here: a probe that blocks its
+/// thread must not take its own supervisor with it.
+pub(super) fn start(
+    checks: &[CheckSpec],
+    places: &Arc<Places>,
+    reports: &Reports,
+) -> Vec<AbortOnDrop> {
     checks
         .iter()
-        .map(|check| spawn(supervise(check.clone(), probes.clone(), reports.clone())))
+        .map(|check| {
+            spawn(supervise(
+                check.clone(),
+                Arc::clone(places),
+                reports.clone(),
+            ))
+        })
         .collect()
 }
 
 /// Keeps one check running for ever; ends when nobody listens any more.
-async fn supervise(spec: CheckSpec, probes: Handle, reports: Reports) {
+async fn supervise(spec: CheckSpec, places: Arc<Places>, reports: Reports) {
     let mut jitter = Jitter::new(&spec.name);
+    let key = (reports.service.clone(), spec.name.clone());
+    let mut blocks = match places.earlier(&key) {
+        Some(earlier) => bury(&spec, earlier, &reports).await == Buried::Blocked,
+        None => false,
+    };
     loop {
-        let why = watch_over(&spec, &probes, &mut jitter, &reports).await;
-        tracing::warn!(check = %spec.name, reason = %why, "the check itself failed; it is built afresh");
-        if !reports.send(&spec.name, Verdict::unknown(why)).await {
-            return;
+        let end = match places.find(blocks) {
+            Ok(place) => watch_over(&spec, &places, place, &mut jitter, &reports).await,
+            Err(error) => End::checker(format!("there is no thread to run it in: {error}")),
+        };
+        blocks |= end.blocked;
+        if let Some(why) = end.why {
+            tracing::debug!(check = %spec.name, reason = %why, "the check itself failed; it is built afresh");
+            if !reports.send(&spec.name, Verdict::unknown(why)).await {
+                return;
+            }
         }
-        tokio::time::sleep(jitter.apply(spec.interval)).await;
+        if !end.at_once {
+            tokio::time::sleep(jitter.apply(spec.interval)).await;
+        }
     }
 }
 
@@ -151,54 +177,144 @@ enum Progress {
     Spoke(Verdict),
 }
 
-/// Runs one instance of the check until it panics or hangs, and says which.
+/// How one instance of a check ended.
+struct End {
+    /// `None`: it did no wrong that is known.
+    why: Option<String>,
+    /// It blocked its thread.
+    blocked: bool,
+    /// It is not to blame, and need not wait.
+    at_once: bool,
+}
+
+impl End {
+    const fn checker(why: String) -> Self {
+        Self {
+            why: Some(why),
+            blocked: false,
+            at_once: false,
+        }
+    }
+
+    const fn stopped(leak: Option<String>) -> Self {
+        Self {
+            why: leak,
+            blocked: false,
+            at_once: true,
+        }
+    }
+
+    fn after(buried: Buried, why: &str) -> Self {
+        let (blocked, starved) = (buried == Buried::Blocked, buried == Buried::Starved);
+        let why = match buried {
+            Buried::Stopped => why,
+            Buried::Blocked => "it blocked its thread; from now on it has one of its own",
+            Buried::Starved => STARVED,
+        };
+        Self {
+            why: Some(why.to_owned()),
+            blocked,
+            at_once: starved,
+        }
+    }
+}
+
+const HUNG: &str = "no answer within its time-out and a grace: it hung";
+const NOT_BEGUN: &str = "the next probe was not begun in time: it blocks, or it is starved";
+const STARVED: &str = "other checks block every thread of the probes; it is built afresh elsewhere";
+
+/// Runs one instance of the check until it panics, hangs or is starved, and says which.
 async fn watch_over(
     spec: &CheckSpec,
-    probes: &Handle,
+    places: &Arc<Places>,
+    place: Arc<Place>,
     jitter: &mut Jitter,
     reports: &Reports,
-) -> String {
+) -> End {
     let (progress, mut heard) = mpsc::channel(1);
     let probe = probe_for_ever(spec.clone(), jitter.fork(), progress);
-    let mut task = AbortOnDrop(probes.spawn(probe));
+    let key = (reports.service.clone(), spec.name.clone());
+    let mut task = places.run(key, place, probe);
+    let mut blocked = task.run().blocked();
+    let mut leaks = places.leaks();
     // Building the check is bounded as a probe is.
     let mut deadline = Instant::now() + spec.timeout + GRACE;
-    let mut late = "no answer within its time-out and a grace: it hung";
+    let mut late = HUNG;
     loop {
         tokio::select! {
             biased; // after a stall, an answer that did come in time counts
             heard = heard.recv() => match heard {
                 Some(Progress::ProbeStarted) => {
                     deadline = Instant::now() + spec.timeout + GRACE;
-                    late = "no answer within its time-out and a grace: it hung";
+                    late = HUNG;
                 }
                 Some(Progress::Spoke(verdict)) => {
                     // Nobody listens: this supervisor is about to be aborted.
                     reports.send(&spec.name, verdict).await;
                     deadline = Instant::now() + Jitter::longest(spec.interval) + spec.timeout + GRACE;
-                    late = "the next probe was not begun in time: it blocks, or it is starved";
+                    late = NOT_BEGUN;
                 }
-                None => return ended((&mut task.0).await),
+                None => return End::checker(ended(task.join().await)),
             },
+            () = all_blocked(&mut blocked) => {
+                return End::after(bury(spec, task.run().clone(), reports).await, late);
+            }
+            turn = leaks.turn() => {
+                let before = places.usage();
+                if !are_suspected(before) {
+                    leaks.pass();
+                    continue;
+                }
+                let mut run = task.run().clone();
+                run.abort();
+                if tokio::time::timeout(GRACE, run.ended()).await.is_ok() {
+                    return End::stopped(leaked(before, places.usage()));
+                }
+                drop(turn);
+                return End::after(bury(spec, run, reports).await, late);
+            }
             () = tokio::time::sleep_until(deadline) => {
-                bury(spec, &mut task.0, reports).await;
-                return late.to_owned();
+                return End::after(bury(spec, task.run().clone(), reports).await, late);
             }
         }
     }
 }
 
-/// Aborts a hung check. One that blocks its thread cannot be aborted; then this waits until it
+/// What came of stopping a check.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Buried {
+    /// It has ended.
+    Stopped,
+    /// It has ended, long after it was told to: it blocked its thread.
+    Blocked,
+    /// It will end when others let go of a thread; it keeps none itself.
+    Starved,
+}
+
+/// Aborts a check. One that blocks its thread cannot be aborted; then this waits until it
 /// returns by itself, saying `Unknown` at each interval, rather than block a second thread.
-async fn bury(spec: &CheckSpec, task: &mut JoinHandle<()>, reports: &Reports) {
-    task.abort();
-    while tokio::time::timeout(spec.interval.max(GRACE), &mut *task)
-        .await
-        .is_err()
-    {
-        let verdict = Verdict::unknown("it hangs and cannot be stopped: it blocks its thread");
-        if !reports.send(&spec.name, verdict).await {
-            return;
+async fn bury(spec: &CheckSpec, mut run: Run, reports: &Reports) -> Buried {
+    run.abort();
+    let mut all = run.blocked();
+    let mut buried = Buried::Stopped;
+    let mut wait = GRACE;
+    loop {
+        let innocent = buried == Buried::Stopped && !run.is_in_step();
+        tokio::select! {
+            biased;
+            () = run.ended() => return buried,
+            () = all_blocked(&mut all), if innocent => return Buried::Starved,
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = spec.interval.max(GRACE);
+        let verdict = if run.is_in_step() {
+            buried = Buried::Blocked;
+            "it hangs and cannot be stopped: it blocks its thread"
+        } else {
+            "it cannot be stopped: nothing is run where it runs"
+        };
+        if !reports.send(&spec.name, Verdict::unknown(verdict)).await {
+            return buried;
         }
     }
 }

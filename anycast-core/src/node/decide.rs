@@ -2,9 +2,10 @@
 
 mod stop;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::announcer::{self, Report};
@@ -12,6 +13,7 @@ use super::begin::{Begin, Wishes};
 use super::checks::{self, CheckSpec, Reports, Spoken};
 use super::inputs::{self, Recorded};
 use super::orders::Orders;
+use super::probes::Places;
 use super::spec;
 use super::status::Snapshot;
 use super::{
@@ -19,6 +21,8 @@ use super::{
 };
 use crate::announce::{InForce, Preference};
 use crate::drain::{self, Drain};
+use crate::health::Verdict;
+use crate::health::unknown::{Episodes, Tell};
 use crate::machine::{Event, Input, Machine, Phase, Policy, Readiness};
 use crate::reconcile::{Action, Confirmation, Reconciler};
 use crate::service::{CheckName, NodeName, ServiceName};
@@ -27,7 +31,7 @@ use crate::service::{CheckName, NodeName, ServiceName};
 pub(super) async fn run(
     node: NodeName,
     mut spec: ServiceSpec,
-    probes: Handle,
+    places: Arc<Places>,
     mut commands: mpsc::Receiver<Command>,
     drain_settings: watch::Receiver<drain::Settings>,
     publish: watch::Sender<Snapshot>,
@@ -72,6 +76,7 @@ pub(super) async fn run(
     let addresses = spec.identity.addresses.clone();
     let announcer = spawn(announcer::run(spec.announcer, addresses, to_do, told));
     let reports = Reports {
+        service: spec.identity.service.clone(),
         generation: 0,
         verdicts,
     };
@@ -86,9 +91,10 @@ pub(super) async fn run(
         in_flight: spec.in_flight,
         waiting: None,
         running: Vec::new(),
-        probes,
+        places,
         reports,
         heard,
+        unknown: BTreeMap::new(),
         ready,
         actions,
         reported,
@@ -116,13 +122,15 @@ struct Service {
     drain: Drain,
     drain_settings: watch::Receiver<drain::Settings>,
     in_flight: Option<InFlight>,
-    probes: Handle,
+    places: Arc<Places>,
     /// Checks that wait for the first decision to be carried out: before it a service address
     /// may not exist, and a probe would blame the service for that.
     waiting: Option<Vec<CheckSpec>>,
     running: Vec<AbortOnDrop>,
     reports: Reports,
     heard: mpsc::Receiver<Spoken>,
+    /// Of checks that ever were `Unknown`.
+    unknown: BTreeMap<CheckName, Episodes>,
     ready: mpsc::Receiver<(CheckName, Readiness)>,
     actions: mpsc::Sender<Action>,
     reported: mpsc::Receiver<Report>,
@@ -185,8 +193,30 @@ impl Service {
         }
         if let Some(id) = self.machine.check_id(&spoken.check) {
             tracing::trace!(check = %spoken.check, verdict = %spoken.verdict, "verdict");
+            self.tell_unknown(&spoken);
             self.machine
                 .hear(now(), &Input::Verdict(id, spoken.verdict));
+        }
+    }
+
+    /// Logs that a checker fails, or works again. The machine has no event for that: it changes
+    /// no level.
+    fn tell_unknown(&mut self, Spoken { check, verdict, .. }: &Spoken) {
+        if matches!(verdict, Verdict::Unknown(_)) && !self.unknown.contains_key(check) {
+            self.unknown.insert(check.clone(), Episodes::default());
+        }
+        let Some(episodes) = self.unknown.get_mut(check) else {
+            return;
+        };
+        let service = &self.reports.service;
+        match episodes.hear(now(), verdict) {
+            Some(Tell::Began { reason, untold }) => {
+                tracing::warn!(%service, %check, %reason, untold, "check is unknown: the checker fails, which lowers nothing");
+            }
+            Some(Tell::Over { lasted }) => {
+                tracing::info!(%service, %check, %verdict, ?lasted, "check is no longer unknown");
+            }
+            None => {}
         }
     }
 
@@ -296,6 +326,8 @@ impl Service {
             .hear(now(), &Input::Checks(checks::rules(&checks)));
         self.machine.hear(now(), &Input::Policy(policy));
         self.waiting = None;
+        self.unknown
+            .retain(|name, _| checks.iter().any(|check| check.name == *name));
         self.start_checks(&checks);
         Ok(())
     }
@@ -303,7 +335,7 @@ impl Service {
     /// Replaces the running checks, if any.
     fn start_checks(&mut self, checks: &[CheckSpec]) {
         self.reports.generation += 1;
-        self.running = checks::start(checks, &self.probes, &self.reports);
+        self.running = checks::start(checks, &self.places, &self.reports);
     }
 
     /// Logs what changed and publishes the state; followers are woken only if that changed.

@@ -2,6 +2,7 @@
 
 mod drains;
 mod orders;
+mod supervision;
 
 use std::num::NonZeroU32;
 use std::time::Instant;

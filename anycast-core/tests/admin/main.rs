@@ -12,6 +12,9 @@
 #![cfg(all(feature = "admin", feature = "testing"))]
 
 mod bad_input;
+#[cfg(feature = "checks")]
+mod full_disk;
+mod log;
 mod metrics;
 mod monitoring;
 mod openmetrics;

@@ -58,6 +58,18 @@ impl Endpoint {
         Self::of(node, announcer, check, folder, change).await
     }
 
+    /// Its orders are kept in this folder.
+    pub(crate) async fn keeping(folder: &Path) -> Self {
+        let announcer = RecordingAnnouncer::new(Duration::from_secs(60));
+        let check = ScriptedCheck::new(Behaviour::Say(Verdict::Healthy));
+        let mut spec = spec(&announcer, &check);
+        spec.state = Some(StateDir::new(folder));
+        let mut node = Node::new(NodeName::new("ams1").unwrap());
+        node.start(spec).unwrap();
+        let own = tempfile::tempdir().unwrap();
+        Self::of(node, announcer, check, own, |config, _| config).await
+    }
+
     /// A service with a backup's role, a fleet of three, two inputs of readiness (one ready), a
     /// check that is a warning, a place where orders are kept, something in flight, and a
     /// policy that parks at the first fall.

@@ -1,4 +1,4 @@
-//! Every check of the core against the suite that every check must pass, each in namespaces and
+//! Every check of ours against the suite that every check must pass, each in namespaces and
 //! in a process of its own: the suite takes its last descriptor.
 #![allow(
     clippy::wildcard_enum_match_arm,
@@ -10,6 +10,7 @@
 
 mod host;
 mod net;
+mod secure;
 mod stage;
 
 use std::fs::File;
@@ -68,12 +69,17 @@ macro_rules! conform {
 conform! {
     tcp: net::tcp;
     http: net::http;
+    http_over_tls: secure::https;
+    certificate: secure::certificate;
     dns: net::dns;
     dns_over_tcp: net::dns_over_tcp;
     ntp: net::ntp;
     icmp: net::icmp;
+    tftp: net::tftp;
     all_of_two: net::all;
     any_of_two: net::any;
+    quorum: net::quorum;
+    weighted: net::weighted;
     not: net::not;
     exec: host::exec;
     process: host::process;

@@ -1,12 +1,12 @@
 //! The checks over a network, and combinations of them.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::process::Command;
 use std::sync::Arc;
 
 use anycast_core::health::BuildCheck;
-use anycast_core::health::combine::{Child, Combination};
+use anycast_core::health::combine::{Child, Combination, CombineError};
 use anycast_core::health::dns::{DnsCheck, Question, Transport};
 use anycast_core::health::file::FileCheck;
 use anycast_core::health::http::HttpCheck;
@@ -17,16 +17,17 @@ use anycast_core::testing::health_suite::Condition::{
     self, CheckerFails, Garbage, Refusing, Silent, Well, Wrong,
 };
 use anycast_core::testing::health_suite::HealthBench;
-use anycast_core::{CheckName, ServiceAddress, ServiceAddresses};
+use anycast_core::{CheckName, NodeName, ServiceAddress, ServiceAddresses};
+use anycast_tftp::health::{Proof, TftpCheck};
 use async_trait::async_trait;
 
 use crate::builds;
 use crate::stage::{Over, Stage, noise};
 
-const EVERY: [Condition; 6] = [Well, Silent, Refusing, Wrong, Garbage, CheckerFails];
-const PORT: NonZeroU16 = NonZeroU16::new(8053).unwrap();
+pub(crate) const EVERY: [Condition; 6] = [Well, Silent, Refusing, Wrong, Garbage, CheckerFails];
+pub(crate) const PORT: NonZeroU16 = NonZeroU16::new(8053).unwrap();
 
-fn at() -> SocketAddr {
+pub(crate) fn at() -> SocketAddr {
     SocketAddr::new(ip(), PORT.get())
 }
 
@@ -34,7 +35,7 @@ fn ip() -> IpAddr {
     "127.0.0.53".parse().unwrap()
 }
 
-fn addresses() -> ServiceAddresses {
+pub(crate) fn addresses() -> ServiceAddresses {
     ServiceAddresses::new(vec![ServiceAddress::new(ip()).unwrap()]).unwrap()
 }
 
@@ -57,16 +58,23 @@ pub(crate) async fn tcp() -> Stage {
     Stage::new(at(), Over::TcpFirst, greeting, &EVERY, builds(greeted()))
 }
 
-pub(crate) async fn http() -> Stage {
-    let answer = |condition, _: &[u8]| match condition {
+/// One answer over HTTP.
+pub(crate) fn page(condition: Condition, _: &[u8]) -> Option<Vec<u8>> {
+    match condition {
         Well => Some(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready".to_vec()),
         Garbage => Some(noise(5000)),
         Silent => None,
         _ => Some(b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\n\r\n".to_vec()),
-    };
+    }
+}
+
+pub(crate) fn ready() -> HttpCheck {
     let check = HttpCheck::new(&addresses(), PORT);
-    let check = check.with_body("ready").unwrap();
-    Stage::new(at(), Over::Tcp, answer, &EVERY, builds(check))
+    check.with_body("ready").unwrap()
+}
+
+pub(crate) async fn http() -> Stage {
+    Stage::new(at(), Over::Tcp, page, &EVERY, builds(ready()))
 }
 
 /// The question again, with one address, or with a refusal.
@@ -123,6 +131,23 @@ pub(crate) async fn ntp() -> Stage {
     Stage::new(at(), Over::Udp, answer, &EVERY, builds(check))
 }
 
+/// A file of two bytes, from a server that names its node; another site's answers wrongly.
+pub(crate) async fn tftp() -> Stage {
+    let answer = |condition, packet: &[u8]| match condition {
+        Silent => None,
+        Garbage => Some(noise(500)),
+        _ => match packet.get(..2)? {
+            [0, 1] if condition == Well => Some(b"\0\x06anycast-node\0ams1\0".to_vec()),
+            [0, 1] => Some(b"\0\x06anycast-node\0fra1\0".to_vec()),
+            [0, 4] if packet.get(2..4)? == [0, 0] => Some(b"\0\x03\0\x01ok".to_vec()),
+            _ => None,
+        },
+    };
+    let proof = Proof::Required(NodeName::new("ams1").unwrap());
+    let check = TftpCheck::new(&addresses(), PORT.get(), "health", proof);
+    Stage::new(at(), Over::Udp, answer, &EVERY, builds(check))
+}
+
 const PINGED: &str = "192.0.2.53";
 
 /// The kernel itself answers, so it cannot answer wrongly.
@@ -170,26 +195,45 @@ fn child(name: &str, build: BuildCheck) -> Child {
     Child::new(CheckName::new(name).unwrap(), build)
 }
 
-/// The service, and a file that never changes.
-fn with_a_file(rule: impl FnOnce(Vec<Child>) -> Combination, file: FileCheck) -> Stage {
-    let children = vec![
-        child("mail", builds(greeted())),
-        child("file", builds(file)),
-    ];
-    let build = rule(children).build();
+fn file(path: &str) -> BuildCheck {
+    builds(FileCheck::new(path))
+}
+
+const TWO: NonZeroU32 = NonZeroU32::new(2).unwrap();
+const THERE: &str = "/";
+const MISSING: &str = "/no/such/file";
+
+/// The service, and files that never change: it alone decides.
+fn with_files(rule: fn(Vec<Child>) -> Result<Combination, CombineError>, files: &[&str]) -> Stage {
+    let mut children = vec![child("mail", builds(greeted())).with_weight(TWO)];
+    for (number, path) in files.iter().enumerate() {
+        children.push(child(&format!("file{number}"), file(path)));
+    }
+    let build = rule(children).unwrap().build();
     Stage::new(at(), Over::TcpFirst, greeting, &EVERY, build)
 }
 
 pub(crate) async fn all() -> Stage {
-    with_a_file(
-        |children| Combination::all(children).unwrap(),
-        FileCheck::new("/"),
-    )
+    with_files(Combination::all, &[THERE])
 }
 
 pub(crate) async fn any() -> Stage {
-    let missing = FileCheck::new("/no/such/file");
-    with_a_file(|children| Combination::any(children).unwrap(), missing)
+    with_files(Combination::any, &[MISSING])
+}
+
+pub(crate) async fn quorum() -> Stage {
+    with_files(
+        |children| Combination::quorum(2, children),
+        &[THERE, MISSING],
+    )
+}
+
+/// Three of four are wanted, and the service is worth two.
+pub(crate) async fn weighted() -> Stage {
+    with_files(
+        |children| Combination::weighted(3, children),
+        &[THERE, MISSING],
+    )
 }
 
 /// Well is what the child finds ill.

@@ -1,4 +1,4 @@
-//! A service over TCP or UDP that behaves as it is told.
+//! A service over TCP, TLS or UDP that behaves as it is told.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -9,21 +9,27 @@ use std::time::Duration;
 use anycast_core::health::BuildCheck;
 use anycast_core::testing::health_suite::{Condition, HealthBench};
 use async_trait::async_trait;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use crate::exhaust;
 
 /// What is answered to a request under a condition; nothing where it is `None`.
 pub(crate) type Answer = fn(Condition, &[u8]) -> Option<Vec<u8>>;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Who shakes hands under a condition; what is answered goes out bare where it is `None`.
+pub(crate) type Secured = Arc<dyn Fn(Condition) -> Option<TlsAcceptor> + Send + Sync>;
+
+#[derive(Clone)]
 pub(crate) enum Over {
     /// The service speaks when a connection is made.
     TcpFirst,
     /// The service speaks when it was asked.
     Tcp,
+    /// The service speaks when it was asked, over TLS.
+    Tls(Secured),
     Udp,
 }
 
@@ -66,8 +72,8 @@ impl Stage {
     }
 
     async fn serve(&mut self) {
-        let (answer, now, over) = (self.answer, Arc::clone(&self.now), self.over);
-        self.serving = Some(if over == Over::Udp {
+        let (answer, now, over) = (self.answer, Arc::clone(&self.now), self.over.clone());
+        self.serving = Some(if matches!(over, Over::Udp) {
             let socket = UdpSocket::bind(self.at).await.unwrap();
             tokio::spawn(udp(socket, answer, now))
         } else {
@@ -98,24 +104,47 @@ async fn tcp(listener: TcpListener, over: Over, answer: Answer, now: Arc<Mutex<C
             accepted = listener.accept() => accepted,
             Some(_) = clients.join_next() => continue,
         };
-        let Ok((mut stream, _)) = stream else {
+        let Ok((stream, _)) = stream else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
         let condition = *now.lock().unwrap();
+        let over = over.clone();
         clients.spawn(async move {
-            let mut asked = [0; 2048];
-            let mut length = 0;
-            if over == Over::Tcp {
-                length = stream.read(&mut asked).await.unwrap_or(0);
+            let acceptor = match &over {
+                Over::Tls(secured) => secured(condition),
+                _ => None,
+            };
+            let first = matches!(over, Over::TcpFirst);
+            match acceptor {
+                None => talk(stream, first, answer, condition).await,
+                Some(acceptor) => {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        talk(stream, first, answer, condition).await;
+                    }
+                }
             }
-            if let Some(said) = answer(condition, &asked[..length]) {
-                let _ = stream.write_all(&said).await;
-            }
-            // Its end comes from the other side.
-            while matches!(stream.read(&mut asked).await, Ok(1..)) {}
         });
     }
+}
+
+async fn talk(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    first: bool,
+    answer: Answer,
+    condition: Condition,
+) {
+    let mut asked = [0; 2048];
+    let mut length = 0;
+    if !first {
+        length = stream.read(&mut asked).await.unwrap_or(0);
+    }
+    if let Some(said) = answer(condition, &asked[..length]) {
+        let _ = stream.write_all(&said).await;
+        let _ = stream.flush().await;
+    }
+    // Its end comes from the other side.
+    while matches!(stream.read(&mut asked).await, Ok(1..)) {}
 }
 
 #[async_trait]

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{CUT, Child, Combination};
+use crate::health::unknown::{Episodes, Tell};
 use crate::health::{Evidence, HealthCheck, Verdict};
 
 /// Least time between two looks at what children push, so that one that pushes without end
@@ -29,6 +30,7 @@ struct Slot {
     /// `None`: to be built before the next probe.
     check: Option<Box<dyn HealthCheck>>,
     last: Verdict,
+    episodes: Episodes,
 }
 
 impl Combined {
@@ -36,6 +38,7 @@ impl Combined {
         let slot = |_| Slot {
             check: None,
             last: Verdict::unknown("not probed yet"),
+            episodes: Episodes::default(),
         };
         Self {
             slots: plan.children.iter().map(slot).collect(),
@@ -150,17 +153,31 @@ impl Slot {
 
     fn take(&mut self, child: &Child, ended: Result<Verdict, String>) {
         match ended {
-            Ok(verdict) => self.last = verdict,
+            Ok(verdict) => self.keep(child, verdict),
             Err(panic) => self.fail(child, format!("it panicked: {panic}")),
         }
     }
 
     /// The child itself failed: it is built afresh for the next probe.
     fn fail(&mut self, child: &Child, why: String) {
-        tracing::warn!(check = %child.name, reason = %why, "part of a check failed; it is built afresh");
         let check = self.check.take();
         let _ = guarded(|| drop(check));
-        self.last = Verdict::unknown(why);
+        self.keep(child, Verdict::unknown(why));
+    }
+
+    /// Logs what the whole may outweigh.
+    fn keep(&mut self, child: &Child, verdict: Verdict) {
+        self.last = verdict;
+        let (check, now) = (&child.name, Instant::now().into_std());
+        match self.episodes.hear(now, &self.last) {
+            Some(Tell::Began { reason, untold }) => {
+                tracing::warn!(%check, %reason, untold, "part of a check is unknown: the checker fails");
+            }
+            Some(Tell::Over { lasted }) => {
+                tracing::info!(%check, verdict = %self.last, ?lasted, "part of a check is no longer unknown");
+            }
+            None => {}
+        }
     }
 }
 
