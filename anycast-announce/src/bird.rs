@@ -15,7 +15,13 @@
 //! runs the filter anew and shows what was never sent. [`Applied::Confirmed`] means that every
 //! established session has sent the level's [attribute](Expression) for every address, and
 //! that each address has at least one. Whatever else was found is
-//! [`Applied::Unconfirmed`], with the channel and what it sends.
+//! [`Applied::Unconfirmed`], with the channel and what it sends; so is a BIRD that does not
+//! answer. The kernel's boost is renewed all the same, before anything is asked of BIRD: a
+//! daemon that hangs or is restarted lowers no healthy node.
+//!
+//! Until this announcer has applied its first decision, what BIRD cannot tell (it is not up,
+//! no session stands) is taken from the kernel where that carries: the boost is what will be
+//! exported. After it, what BIRD cannot tell is not known.
 //!
 //! `Withdrawn` disables the floor's protocols, where these are named; without them a
 //! withdrawal cannot be expressed. Protocols disabled by hand come back with any plain
@@ -38,7 +44,8 @@ pub mod command;
 pub mod export;
 pub mod reply;
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anycast_core::announce::{
@@ -53,11 +60,12 @@ use self::client::Client;
 use self::command::{Channel, Command, Symbol};
 use self::export::exported;
 use crate::attributes::Expression;
-use crate::kernel::{KernelAnnouncer, KernelConfig};
-use crate::readback::{Readback, backend};
+use crate::kernel::{KernelAnnouncer, KernelConfig, KernelShare};
+use crate::readback::{self, Readback, backend};
 
-/// How long an `apply` waits for the exports to show what was decided. BIRD exports within
-/// milliseconds; a session that is slow to take updates needs longer, and is asked again.
+/// How long an `apply` waits for the exports to show what was decided, and at most a third of
+/// the dead-man time, so that waiting never costs a renewal. BIRD exports within milliseconds;
+/// a session that is slow to take updates needs longer, and is asked again.
 pub const VERIFY_FOR: Duration = Duration::from_secs(2);
 
 /// Pause between two looks at the exports.
@@ -99,6 +107,9 @@ pub enum BirdConfigError {
     /// A protocol cannot be both.
     #[error("{0} is both boost and floor; losing the boost would withdraw")]
     Both(String),
+    /// A channel is listed twice.
+    #[error("{0} is listed twice")]
+    Twice(String),
     /// The levels are equal or the wrong way round.
     #[error("a demoted route must be inferior to a preferred one")]
     Order,
@@ -108,10 +119,15 @@ impl BirdConfig {
     /// Reads exports back from `channels`, one or more.
     ///
     /// # Errors
-    /// [`BirdConfigError::NoChannel`], [`BirdConfigError::NoBoost`].
+    /// [`BirdConfigError::NoChannel`], [`BirdConfigError::Twice`],
+    /// [`BirdConfigError::NoBoost`].
     pub fn new(carrier: Carrier, channels: Vec<Channel>) -> Result<Self, BirdConfigError> {
         if channels.is_empty() {
             return Err(BirdConfigError::NoChannel);
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = channels.iter().find(|one| !seen.insert(*one)) {
+            return Err(BirdConfigError::Twice(twice.to_string()));
         }
         if matches!(&carrier, Carrier::Protocol(boost) if boost.is_empty()) {
             return Err(BirdConfigError::NoBoost);
@@ -159,6 +175,48 @@ impl BirdConfig {
         self.expression = Some(expression);
         Ok(self)
     }
+
+    /// The control socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// What carries the preference.
+    #[must_use]
+    pub const fn carrier(&self) -> &Carrier {
+        &self.carrier
+    }
+
+    /// The kernel's part, where it carries.
+    #[must_use]
+    pub const fn kernel(&self) -> Option<&KernelConfig> {
+        match &self.carrier {
+            Carrier::Kernel(kernel) => Some(kernel),
+            Carrier::Protocol(_) => None,
+        }
+    }
+
+    /// The channels whose exports are read back: one or more.
+    #[must_use]
+    pub fn channels(&self) -> &[Channel] {
+        &self.channels
+    }
+
+    /// The protocols that are enabled and disabled. No other service may steer them.
+    pub fn steered(&self) -> impl Iterator<Item = &Symbol> {
+        let boost = match &self.carrier {
+            Carrier::Protocol(boost) => &boost[..],
+            Carrier::Kernel(_) => &[],
+        };
+        boost.iter().chain(&self.floor)
+    }
+
+    /// The attribute that shows a level; None: local preference, by role.
+    #[must_use]
+    pub const fn expression(&self) -> Option<Expression> {
+        self.expression
+    }
 }
 
 /// Announces a service through a BIRD that runs on this host.
@@ -172,6 +230,10 @@ pub struct BirdAnnouncer {
     expression: Option<Expression>,
     /// Whose levels exports are read as; of the last decision.
     role: Role,
+    /// The floor's protocols were found or set up, and not taken down since.
+    floor_stands: bool,
+    /// A first decision was carried; what is in force is no longer what was found.
+    has_carried: bool,
 }
 
 impl BirdAnnouncer {
@@ -191,7 +253,17 @@ impl BirdAnnouncer {
             floor: config.floor,
             expression: config.expression,
             role,
+            floor_stands: false,
+            has_carried: false,
         }
+    }
+
+    /// Reads the kernel's addresses together with others of this process, see
+    /// [`KernelAnnouncer::sharing`]. Without effect where the kernel does not carry.
+    #[must_use]
+    pub fn sharing(mut self, share: &KernelShare) -> Self {
+        self.kernel = self.kernel.map(|kernel| kernel.sharing(share));
+        self
     }
 
     /// Checks that BIRD answers, that its protocols are as named, and the right to change
@@ -208,7 +280,16 @@ impl BirdAnnouncer {
         for name in names.cloned().collect::<Vec<_>>() {
             self.command(Command::ShowProtocol(name)).await?;
         }
-        Ok(())
+        if self.boost.is_empty() && self.floor.is_empty() {
+            return Ok(()); // to show is all that is needed
+        }
+        // It changes nothing, and a restricted socket denies it. What it says of the
+        // configuration is the operator's business.
+        let check = self.client.ask(&Command::ConfigureCheck).await;
+        check.map(drop).map_err(|source| {
+            let what = "BIRD: protocols are to be enabled and disabled".to_owned();
+            backend(what, source)
+        })
     }
 
     /// A command whose failure is an error.
@@ -240,25 +321,61 @@ impl BirdAnnouncer {
         Ok(())
     }
 
-    /// The floor is put up before anything else, and taken down after everything else.
+    /// Puts the floor up. One that cannot be known to stand forbids a raise: the loss of that
+    /// boost would be a withdrawal.
+    async fn raise_floor(&mut self) -> Result<(), AnnounceError> {
+        let floor = self.floor.clone();
+        self.set(&floor, true).await?;
+        self.floor_stands = true;
+        Ok(())
+    }
+
+    /// What comes first. A floor that stands is looked after later: the boost must not wait
+    /// for a BIRD that hangs.
     async fn carry(&mut self, decision: &Decision) -> Result<(), AnnounceError> {
-        let (floor, boost) = (self.floor.clone(), self.boost.clone());
-        let is_withdrawn = decision.preference().is_withdrawn();
-        if !is_withdrawn {
-            self.set(&floor, true).await?;
+        let is_preferred = decision.preference() == Preference::Preferred;
+        if !decision.preference().is_withdrawn() && !self.floor_stands {
+            let raised = self.raise_floor().await;
+            if is_preferred || self.kernel.is_none() {
+                raised?;
+            }
         }
         match &mut self.kernel {
             // What it could not confirm shows in the exports.
             Some(kernel) => drop(kernel.apply(decision).await?),
             None => {
-                let is_preferred = decision.preference() == Preference::Preferred;
+                let boost = self.boost.clone();
                 self.set(&boost, is_preferred).await?;
             }
         }
-        if is_withdrawn {
-            self.set(&floor, false).await?;
-        }
+        self.has_carried = true;
         Ok(())
+    }
+
+    /// What comes after it: the floor, and the proof.
+    async fn settle(
+        &mut self,
+        decision: &Decision,
+        deadline: Instant,
+    ) -> Result<Applied, AnnounceError> {
+        if decision.preference().is_withdrawn() {
+            let floor = self.floor.clone();
+            self.floor_stands = false;
+            self.set(&floor, false).await?;
+        } else {
+            self.raise_floor().await?;
+        }
+        self.verify(decision, deadline).await
+    }
+
+    /// How long BIRD may take beside the dead man.
+    fn patience(&self) -> Duration {
+        readback::patience(self.capabilities().dead_man, VERIFY_FOR)
+    }
+
+    fn slow(&self, patience: Duration) -> Reason {
+        let socket = self.client.path().display();
+        Reason::new(&format!("{socket}: BIRD has not answered within {patience:?}"))
     }
 
     async fn is_established(&mut self, channel: &Channel) -> Result<bool, AnnounceError> {
@@ -300,14 +417,17 @@ impl BirdAnnouncer {
     }
 
     /// Waits until the exports are as decided, for a time.
-    async fn verify(&mut self, decision: &Decision) -> Result<Applied, AnnounceError> {
+    async fn verify(
+        &mut self,
+        decision: &Decision,
+        deadline: Instant,
+    ) -> Result<Applied, AnnounceError> {
         let addresses: Vec<_> = decision.addresses().iter().collect();
-        let deadline = Instant::now() + VERIFY_FOR;
         loop {
             let found = self.exports(&addresses).await?;
             match found.differs(&addresses, decision.preference()) {
                 None => return Ok(Applied::Confirmed),
-                Some(how) if Instant::now() >= deadline => {
+                Some(how) if Instant::now() + LOOK_EVERY >= deadline => {
                     return Ok(Applied::Unconfirmed(Reason::new(&how)));
                 }
                 Some(_) => tokio::time::sleep(LOOK_EVERY).await,
@@ -345,15 +465,43 @@ impl Announcer for BirdAnnouncer {
             });
         }
         self.carry(decision).await?;
-        self.verify(decision).await
+        let patience = self.patience();
+        let settled = self.settle(decision, Instant::now() + patience);
+        match tokio::time::timeout(patience + LOOK_EVERY, settled).await {
+            Ok(Ok(applied)) => Ok(applied),
+            // It was written, and cannot be read back.
+            Ok(Err(error)) => Ok(Applied::Unconfirmed(readback::reason(&error))),
+            Err(_) => Ok(Applied::Unconfirmed(self.slow(patience))),
+        }
     }
 
     async fn observe(
         &mut self,
         addresses: &ServiceAddresses,
     ) -> Result<Observation, AnnounceError> {
-        let addresses: Vec<_> = addresses.iter().collect();
-        self.exports(&addresses).await?.observation(&addresses)
+        let kernel = match &mut self.kernel {
+            Some(kernel) => Some(kernel.observe(addresses).await?),
+            None => None,
+        };
+        let (list, patience): (Vec<_>, _) = (addresses.iter().collect(), self.patience());
+        let exported = match tokio::time::timeout(patience, self.exports(&list)).await {
+            Ok(found) => found.and_then(|found| found.observation(&list)),
+            Err(_) => {
+                let why = std::io::Error::other(self.slow(patience).to_string());
+                Err(backend("what is exported".to_owned(), why))
+            }
+        };
+        match (kernel, exported) {
+            (None, exported) => exported,
+            // The permanent copy may be gone while the floor is still exported.
+            (Some(kernel), Ok(exported)) => Ok(readback::lowest(exported, &kernel)),
+            (Some(kernel), Err(error)) if !self.has_carried => {
+                let reason = readback::reason(&error);
+                tracing::warn!(%reason, "what is exported is not known; starting from the kernel");
+                Ok(kernel)
+            }
+            (Some(_), Err(error)) => Err(error),
+        }
     }
 
     async fn disturbed(&mut self) {

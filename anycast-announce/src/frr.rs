@@ -8,7 +8,10 @@
 //! millisecond where starting vtysh takes forty. [`Applied::Confirmed`] means that every
 //! established session has sent the level's [attribute](Expression) for every address, and
 //! that each address has at least one; whatever else was found is [`Applied::Unconfirmed`],
-//! with the neighbour and what it was sent.
+//! with the neighbour and what it was sent, and so is a bgpd that does not answer. The boost is
+//! renewed all the same, before anything is asked of bgpd: a daemon that hangs or is restarted
+//! lowers no healthy node. Until the first decision was carried, what bgpd cannot tell is taken
+//! from the kernel: the boost is what will be announced. After it, it is not known.
 //!
 //! A withdrawal cannot be expressed: the floor stands in FRR's configuration.
 //! FRR 8.4 does not print communities there, so [`Expression::Community`] is refused.
@@ -30,7 +33,7 @@ pub mod vty;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anycast_core::announce::{
@@ -43,11 +46,12 @@ use async_trait::async_trait;
 use self::advertised::{Advertised, is_established};
 use self::client::{Client, Question};
 use crate::attributes::Expression;
-use crate::kernel::{KernelAnnouncer, KernelConfig};
-use crate::readback::{Readback, backend};
+use crate::kernel::{KernelAnnouncer, KernelConfig, KernelShare};
+use crate::readback::{self, Readback, backend};
 
 /// How long an `apply` waits for bgpd to have sent what was decided. The first update after a
-/// start waits for the session's initial tables; then it is asked again.
+/// start waits for the session's initial tables; then it is asked again. At most a third of
+/// the dead-man time, so that waiting never costs a renewal.
 pub const VERIFY_FOR: Duration = Duration::from_secs(2);
 
 /// Pause between two looks.
@@ -126,6 +130,30 @@ impl FrrConfig {
         self.expression = Some(expression);
         Ok(self)
     }
+
+    /// bgpd's vty socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The kernel's part.
+    #[must_use]
+    pub const fn kernel(&self) -> &KernelConfig {
+        &self.kernel
+    }
+
+    /// The neighbours that are read back: one or more.
+    #[must_use]
+    pub fn neighbours(&self) -> &[IpAddr] {
+        &self.neighbours
+    }
+
+    /// The attribute that shows a level; None: local preference, by role.
+    #[must_use]
+    pub const fn expression(&self) -> Option<Expression> {
+        self.expression
+    }
 }
 
 /// Announces a service through an FRR that runs on this host.
@@ -137,6 +165,8 @@ pub struct FrrAnnouncer {
     expression: Option<Expression>,
     /// Whose levels updates are read as; of the last decision.
     role: Role,
+    /// A first decision was carried; what is in force is no longer what was found.
+    has_carried: bool,
 }
 
 impl FrrAnnouncer {
@@ -150,7 +180,16 @@ impl FrrAnnouncer {
             neighbours: config.neighbours,
             expression: config.expression,
             role,
+            has_carried: false,
         }
+    }
+
+    /// Reads the kernel's addresses together with others of this process, see
+    /// [`KernelAnnouncer::sharing`].
+    #[must_use]
+    pub fn sharing(mut self, share: &KernelShare) -> Self {
+        self.kernel = self.kernel.sharing(share);
+        self
     }
 
     /// Checks that bgpd answers and knows the neighbours, and the right to change addresses.
@@ -230,19 +269,32 @@ impl FrrAnnouncer {
     }
 
     /// Waits until what was sent is as decided, for a time.
-    async fn verify(&mut self, decision: &Decision) -> Result<Applied, AnnounceError> {
+    async fn verify(
+        &mut self,
+        decision: &Decision,
+        deadline: Instant,
+    ) -> Result<Applied, AnnounceError> {
         let addresses: Vec<_> = decision.addresses().iter().collect();
-        let deadline = Instant::now() + VERIFY_FOR;
         loop {
             let found = self.sent(&addresses).await?;
             match found.differs(&addresses, decision.preference()) {
                 None => return Ok(Applied::Confirmed),
-                Some(how) if Instant::now() >= deadline => {
+                Some(how) if Instant::now() + LOOK_EVERY >= deadline => {
                     return Ok(Applied::Unconfirmed(Reason::new(&how)));
                 }
                 Some(_) => tokio::time::sleep(LOOK_EVERY).await,
             }
         }
+    }
+
+    /// How long bgpd may take beside the dead man.
+    fn patience(&self) -> Duration {
+        readback::patience(self.capabilities().dead_man, VERIFY_FOR)
+    }
+
+    fn slow(&self, patience: Duration) -> Reason {
+        let socket = self.client.path().display();
+        Reason::new(&format!("{socket}: bgpd has not answered within {patience:?}"))
     }
 }
 
@@ -263,19 +315,44 @@ impl Announcer for FrrAnnouncer {
     async fn apply(&mut self, decision: &Decision) -> Result<Applied, AnnounceError> {
         self.role = decision.role();
         let carried = self.kernel.apply(decision).await?;
+        self.has_carried = true;
         if decision.preference().is_withdrawn() {
             // As near as it comes: demoted, and the kernel announcer says why no nearer.
             return Ok(carried);
         }
-        self.verify(decision).await
+        let patience = self.patience();
+        let verified = self.verify(decision, Instant::now() + patience);
+        match tokio::time::timeout(patience + LOOK_EVERY, verified).await {
+            Ok(Ok(applied)) => Ok(applied),
+            // It was written, and cannot be read back.
+            Ok(Err(error)) => Ok(Applied::Unconfirmed(readback::reason(&error))),
+            Err(_) => Ok(Applied::Unconfirmed(self.slow(patience))),
+        }
     }
 
     async fn observe(
         &mut self,
         addresses: &ServiceAddresses,
     ) -> Result<Observation, AnnounceError> {
-        let addresses: Vec<_> = addresses.iter().collect();
-        self.sent(&addresses).await?.observation(&addresses)
+        let kernel = self.kernel.observe(addresses).await?;
+        let (list, patience): (Vec<_>, _) = (addresses.iter().collect(), self.patience());
+        let sent = match tokio::time::timeout(patience, self.sent(&list)).await {
+            Ok(found) => found.and_then(|found| found.observation(&list)),
+            Err(_) => {
+                let why = std::io::Error::other(self.slow(patience).to_string());
+                Err(backend("what is announced".to_owned(), why))
+            }
+        };
+        match sent {
+            // The permanent copy may be gone while the floor is still announced.
+            Ok(sent) => Ok(readback::lowest(sent, &kernel)),
+            Err(error) if !self.has_carried => {
+                let reason = readback::reason(&error);
+                tracing::warn!(%reason, "what is announced is not known; starting from the kernel");
+                Ok(kernel)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn disturbed(&mut self) {

@@ -18,6 +18,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::vty::{Reply, ReplyParser, TooLong};
+use crate::socket;
 
 /// Longest wait for a connection, and for each reply.
 pub const TIME_OUT: Duration = Duration::from_secs(2);
@@ -35,7 +36,7 @@ pub enum ClientError {
         #[source]
         source: io::Error,
         /// What to do about it.
-        remedy: &'static str,
+        remedy: String,
     },
     /// The connection broke.
     #[error("{}: {source}", path.display())]
@@ -63,6 +64,19 @@ pub enum ClientError {
         #[source]
         source: TooLong,
     },
+}
+
+impl ClientError {
+    /// Whether waiting may help, as for a bgpd that is being restarted. A missing right does
+    /// not come by itself, nor does bgpd at the place of another program.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
+            Self::Broken { .. } | Self::TimedOut { .. } => true,
+            Self::TooLong { .. } => false,
+        }
+    }
 }
 
 /// A question. It is made of checked parts only: no name of the configuration gets in.
@@ -157,7 +171,7 @@ impl Client {
             .await
             .map_err(|_| self.timed_out("connecting"))?;
         let stream = stream.map_err(|source| ClientError::Connect {
-            remedy: remedy(&source),
+            remedy: remedy(&self.path, &source),
             path: self.path.clone(),
             source,
         })?;
@@ -202,15 +216,15 @@ impl Client {
     }
 }
 
-fn remedy(error: &io::Error) -> &'static str {
+fn remedy(path: &Path, error: &io::Error) -> String {
     let kind = error.kind();
     if kind == io::ErrorKind::NotFound {
-        "is bgpd running, and is that its vty socket?"
+        "is bgpd running, and is that its vty socket?".to_owned()
     } else if kind == io::ErrorKind::PermissionDenied {
-        "the socket is for root and the group `frrvty`: add SupplementaryGroups=frrvty to the unit"
+        socket::denied(path, "frrvty")
     } else if kind == io::ErrorKind::ConnectionRefused {
-        "nothing listens there: is bgpd running?"
+        "nothing listens there: is bgpd running?".to_owned()
     } else {
-        "see whether bgpd is running"
+        "see whether bgpd is running".to_owned()
     }
 }
