@@ -5,7 +5,9 @@
 //! ours ([`DEFAULT_INTERFACE`]: a dummy, or one end of a veth pair where the kernel has no
 //! dummy) and lets the node serve whatever its preference. The **boost** is on `lo`, has a
 //! lifetime ([`DEFAULT_DEAD_MAN`]), and is what the routing daemon announces at full
-//! preference. Removing it demotes to the daemon's own low-preference route for the same
+//! preference. (The permanent copy is a point-to-point address, `192.0.2.69 peer 240.0.2.69`,
+//! so that no routing daemon takes it for a connected route of the service prefix beside the
+//! boost's: FRR would confuse the two. Its peer is never sent anything.) Removing it demotes to the daemon's own low-preference route for the same
 //! prefix, the floor. When this process dies, hangs or is stopped, the kernel removes the
 //! boost: no process has to be alive for the demotion, and nothing withdraws.
 //!

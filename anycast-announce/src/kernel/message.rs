@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
+};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -12,7 +14,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::config::MAX_INTERFACE_LEN;
+use super::config::{ADDRESS_PROTOCOL as TAG, MAX_INTERFACE_LEN};
 use super::plan::{Address, Link, LinkKind};
 
 /// How many names are tried for the far end of a veth pair.
@@ -47,6 +49,63 @@ pub(super) fn address_message(index: u32, ip: IpAddr) -> AddressMessage {
             .address(ip, 128)
             .build(),
     }
+}
+
+/// The other end of a permanent copy, which makes it a point-to-point address.
+///
+/// The prefix that routing daemons take for "connected" is then the peer's, so that the boost is
+/// the only connected route of the service prefix. With two of them FRR's zebra (8.4) removes
+/// the newer one when either address goes: were the boost the older (zebra was restarted, the
+/// interface came up late), the boost would stay announced after the kernel has removed it.
+///
+/// Nothing is ever sent to a peer: it is in 240.0.0.0/4 (reserved, RFC 1112, section 4) with
+/// the low 28 bits of the address, or in 100::/64 (discard-only, RFC 6666) with the low 64, and
+/// has no route. Each IPv4 address needs one of its own: the kernel makes the second address
+/// with one peer depend on the first. Two addresses that differ in nothing but their first four
+/// bits share one; then removing one by hand removes both, until the next renewal.
+pub(super) const fn peer_of(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => IpAddr::V4(Ipv4Addr::from_bits(ip.to_bits() | 0xf000_0000)),
+        IpAddr::V6(ip) => {
+            let low = ip.to_bits() & 0xffff_ffff_ffff_ffff;
+            IpAddr::V6(Ipv6Addr::from_bits((0x0100 << 112) | low))
+        }
+    }
+}
+
+/// An address whose other end is `peer`.
+pub(super) fn peer_message(index: u32, ip: IpAddr, peer: IpAddr) -> AddressMessage {
+    let mut message = address_message(index, ip);
+    for attribute in &mut message.attributes {
+        if let AddressAttribute::Address(address) = attribute {
+            *address = peer;
+        }
+    }
+    if ip.is_ipv4() {
+        // No route to the peer.
+        let flags = AddressAttribute::Flags(AddressFlags::Noprefixroute);
+        message.attributes.push(flags);
+    }
+    message
+}
+
+/// To be written: with our tag, and a lifetime in seconds.
+///
+/// Of IPv6, without NODAD the address is tentative for seconds, and without NOPREFIXROUTE the
+/// kernel leaves a stale /128 route behind when the address expires.
+pub(super) fn with_lifetime(mut message: AddressMessage, lifetime: u32) -> AddressMessage {
+    let mut cache_info = CacheInfo::default();
+    cache_info.ifa_valid = lifetime;
+    cache_info.ifa_preferred = lifetime;
+    message.attributes.extend([
+        AddressAttribute::CacheInfo(cache_info),
+        AddressAttribute::Protocol(AddressProtocol::Other(TAG)),
+    ]);
+    if message.header.family == AddressFamily::Inet6 {
+        let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+        message.attributes.push(AddressAttribute::Flags(flags));
+    }
+    message
 }
 
 /// Both ends without ARP and neighbour discovery, as a dummy is: neither answers for, nor
@@ -106,6 +165,7 @@ pub(super) fn parse_address(message: &RouteNetlinkMessage) -> Option<Address> {
         index: message.header.index,
         // On a point-to-point interface IFA_ADDRESS is the other end.
         ip: local.or(remote)?,
+        peer: remote.filter(|remote| local.is_some_and(|local| local != *remote)),
         prefix_len: message.header.prefix_len,
         permanent: flags.contains(AddressFlags::Permanent),
         proto,
@@ -164,6 +224,16 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn a_peer_is_never_a_real_host_and_one_address_has_one() {
+        let peer = |text: &str| peer_of(text.parse().unwrap()).to_string();
+        assert_eq!(peer("192.0.2.69"), "240.0.2.69");
+        assert_eq!(peer("10.255.255.255"), "250.255.255.255");
+        assert_eq!(peer("2001:db8::69"), "100::69");
+        assert_eq!(peer("2001:db8::ffff:0:0:1"), "100::ffff:0:0:1");
+        assert_ne!(peer("192.0.2.68"), peer("192.0.2.69"));
+    }
 
     #[test]
     fn peer_names_fit_and_differ() {

@@ -27,17 +27,15 @@ use netlink_packet_core::{
     NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
-};
+use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkExtentMask, LinkMessage,
 };
 use rtnetlink::{LinkDummy, LinkUnspec};
 
-use super::config::ADDRESS_PROTOCOL as TAG;
 use super::message::{
-    address_message, is_local_route, parse_address, parse_link, peer_names, route_query, veth_pair,
+    address_message, is_local_route, parse_address, parse_link, peer_message, peer_names, peer_of,
+    route_query, veth_pair, with_lifetime,
 };
 use super::plan::{ALIAS, Address, Link, LinkKind, Snapshot, Step};
 
@@ -260,16 +258,29 @@ impl Netlink {
                     .await
             }
             Step::CreateCopy { index, address } => {
-                self.write_address(index, address, FOR_EVER, CREATE).await
+                let message = peer_message(index, address.ip(), peer_of(address.ip()));
+                self.write_address(message, address, FOR_EVER, CREATE).await
             }
-            Step::MakePermanent { index, address } => {
-                self.write_address(index, address, FOR_EVER, REPLACE).await
+            Step::MakePermanent {
+                index,
+                address,
+                peer,
+            } => {
+                let message = match peer {
+                    Some(peer) => peer_message(index, address.ip(), peer),
+                    None => address_message(index, address.ip()),
+                };
+                self.write_address(message, address, FOR_EVER, REPLACE)
+                    .await
             }
             Step::CreateBoost { index, address } => {
-                self.write_address(index, address, lifetime, CREATE).await
+                let message = address_message(index, address.ip());
+                self.write_address(message, address, lifetime, CREATE).await
             }
             Step::RenewBoost { index, address } => {
-                self.write_address(index, address, lifetime, REPLACE).await
+                let message = address_message(index, address.ip());
+                self.write_address(message, address, lifetime, REPLACE)
+                    .await
             }
             Step::RemoveBoost { index, address } => {
                 let message = address_message(index, address.ip());
@@ -281,28 +292,13 @@ impl Netlink {
 
     async fn write_address(
         &mut self,
-        index: u32,
+        message: AddressMessage,
         address: ServiceAddress,
         lifetime: u32,
         flags: u16,
     ) -> Result<(), Failure> {
-        let mut message = address_message(index, address.ip());
-        let mut cache_info = CacheInfo::default();
-        cache_info.ifa_valid = lifetime;
-        cache_info.ifa_preferred = lifetime;
-        message
-            .attributes
-            .push(AddressAttribute::CacheInfo(cache_info));
-        message
-            .attributes
-            .push(AddressAttribute::Protocol(AddressProtocol::Other(TAG)));
-        if address.ip().is_ipv6() {
-            // Without NODAD the address is tentative for seconds; without NOPREFIXROUTE the
-            // kernel leaves a stale /128 route behind when the address expires.
-            message.attributes.push(AddressAttribute::Flags(
-                AddressFlags::Nodad | AddressFlags::Noprefixroute,
-            ));
-        }
+        let index = message.header.index;
+        let message = with_lifetime(message, lifetime);
         self.acknowledged(RouteNetlinkMessage::NewAddress(message), flags)
             .await
             .map_err(|failure| match failure.errno() {

@@ -68,6 +68,8 @@ pub(super) enum LinkKind {
 pub(super) struct Address {
     pub(super) index: u32,
     pub(super) ip: IpAddr,
+    /// The other end (IFA_ADDRESS), where it is not the address itself.
+    pub(super) peer: Option<IpAddr>,
     pub(super) prefix_len: u8,
     /// IFA_F_PERMANENT: it has no lifetime.
     pub(super) permanent: bool,
@@ -83,6 +85,14 @@ impl Address {
             IpAddr::V4(_) => self.prefix_len == 32,
             IpAddr::V6(_) => self.prefix_len == 128,
         }
+    }
+
+    /// As `ip addr` takes it.
+    fn shown(&self) -> String {
+        let peer = self
+            .peer
+            .map_or(String::new(), |peer| format!(" peer {peer}"));
+        format!("{}{peer}/{}", self.ip, self.prefix_len)
     }
 
     /// Ours to replace or to remove.
@@ -121,7 +131,11 @@ pub(super) enum Step {
     /// Create a permanent copy; the address must not exist there.
     CreateCopy { index: u32, address: ServiceAddress },
     /// Take the lifetime off a copy that is ours.
-    MakePermanent { index: u32, address: ServiceAddress },
+    MakePermanent {
+        index: u32,
+        address: ServiceAddress,
+        peer: Option<IpAddr>,
+    },
     /// Create the boost; the address must not exist there.
     CreateBoost { index: u32, address: ServiceAddress },
     /// Renew the boost, which is ours.
@@ -331,8 +345,8 @@ impl Snapshot {
             .addresses_on(lo)
             .filter(|found| found.ip == address.ip())
         {
-            let prefix = format!("{}/{}", found.ip, found.prefix_len);
-            if found.is_ours_and_temporary() {
+            let prefix = found.shown();
+            if found.is_ours_and_temporary() && found.peer.is_none() {
                 boost = true;
             } else if found.permanent {
                 return Err(format!(
@@ -401,23 +415,31 @@ impl Snapshot {
             .addresses_on(link)
             .filter(|found| found.ip == address.ip())
             .collect();
-        if found.is_empty() {
-            return Ok(Some(Step::CreateCopy { index, address }));
-        }
-        if found.iter().any(|copy| copy.dad_failed) {
+        if let Some(copy) = found.iter().find(|copy| copy.dad_failed) {
             return Err(format!(
-                "another node on {name} has this address (duplicate address detection failed); remove the copy there: ip addr del {address} dev {name}"
+                "another node on {name} has this address (duplicate address detection failed); remove the copy there: ip addr del {} dev {name}",
+                copy.shown()
             ));
         }
         if found.iter().any(|copy| copy.permanent) {
             return Ok(None);
         }
-        if found.iter().all(|copy| copy.is_ours_and_temporary()) {
-            return Ok(Some(Step::MakePermanent { index, address }));
+        match found
+            .iter()
+            .find(|copy| !copy.is_ours_and_temporary())
+            .or(found.first())
+        {
+            None => Ok(Some(Step::CreateCopy { index, address })),
+            Some(copy) if copy.is_ours_and_temporary() => Ok(Some(Step::MakePermanent {
+                index,
+                address,
+                peer: copy.peer,
+            })),
+            Some(copy) => Err(format!(
+                "the copy on {name} has a lifetime and was not made by this service; remove it: ip addr del {} dev {name}",
+                copy.shown()
+            )),
         }
-        Err(format!(
-            "the copy on {name} has a lifetime and was not made by this service; remove it: ip addr del {address} dev {name}"
-        ))
     }
 }
 

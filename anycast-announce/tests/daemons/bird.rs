@@ -10,7 +10,7 @@ use anycast_labs::isolated;
 use anycast_labs::node::Kind;
 use async_trait::async_trait;
 
-use crate::support::{BOTH, Lab, confirm, folder, in_force, kernel, name, now, sample, service};
+use crate::support::{BOTH, Lab, folder, in_force, kernel, name, now, sample, service};
 
 /// The sample, with what read-back needs.
 fn config() -> String {
@@ -149,9 +149,9 @@ fn confirmed_is_what_the_router_has_and_nothing_is_withdrawn() {
             let mut bird = bird(&lab, Carrier::Kernel(kernel(600)), &[]);
             bird.probe().await.unwrap();
             for _ in 0..3 {
-                confirm(&mut bird, Preference::Preferred).await;
+                lab.confirm(&mut bird, Preference::Preferred).await;
                 lab.router_has(Some(200));
-                confirm(&mut bird, Preference::Demoted).await;
+                lab.confirm(&mut bird, Preference::Demoted).await;
                 lab.router_has(Some(50));
             }
         });
@@ -165,12 +165,12 @@ fn a_withdrawal_is_real_and_a_raise_comes_back_from_it() {
         let lab = Lab::start(Kind::Bird, &config());
         lab.run(async || {
             let mut bird = bird(&lab, Carrier::Kernel(kernel(600)), &FLOOR);
-            confirm(&mut bird, Preference::Preferred).await;
+            lab.confirm(&mut bird, Preference::Preferred).await;
             lab.router_has(Some(200));
-            confirm(&mut bird, withdrawn_by_operator()).await;
+            lab.confirm(&mut bird, withdrawn_by_operator()).await;
             lab.router_has(None);
             assert_eq!(in_force(&mut bird).await, Some(InForce::Withdrawn));
-            confirm(&mut bird, Preference::Demoted).await;
+            lab.confirm(&mut bird, Preference::Demoted).await;
             lab.router_has(Some(50));
         });
     });
@@ -183,12 +183,12 @@ fn a_reload_by_the_operator_is_drift_and_is_repaired() {
         let lab = Lab::start(Kind::Bird, &with_protocols().replace("disabled;", ""));
         lab.run(async || {
             let mut bird = bird(&lab, Carrier::Protocol(symbols(&BOOST)), &FLOOR);
-            confirm(&mut bird, Preference::Demoted).await;
+            lab.confirm(&mut bird, Preference::Demoted).await;
             assert_eq!(in_force(&mut bird).await, Some(InForce::Demoted));
             lab.node.ask("configure").unwrap();
             lab.router_has(Some(200));
             assert_eq!(in_force(&mut bird).await, Some(InForce::Preferred));
-            confirm(&mut bird, Preference::Demoted).await;
+            lab.confirm(&mut bird, Preference::Demoted).await;
             lab.router_has(Some(50));
         });
         assert_eq!(lab.withdrawals(), 0, "{}", lab.router.describe());
@@ -202,7 +202,7 @@ fn a_filter_that_was_loaded_but_not_applied_is_not_believed() {
         let lab = Lab::start(Kind::Bird, &config());
         lab.run(async || {
             let mut bird = bird(&lab, Carrier::Kernel(kernel(600)), &[]);
-            confirm(&mut bird, Preference::Preferred).await;
+            lab.confirm(&mut bird, Preference::Preferred).await;
             let file = folder(lab.node.namespace()).join("bird.conf");
             let text = config().replace("bgp_local_pref = 200", "bgp_local_pref = 77");
             std::fs::write(&file, text).unwrap();
@@ -246,7 +246,7 @@ fn a_session_that_is_down_is_not_taken_for_a_withdrawal() {
         let lab = Lab::start(Kind::Bird, &config());
         lab.run(async || {
             let mut bird = bird(&lab, Carrier::Kernel(kernel(600)), &[]);
-            confirm(&mut bird, Preference::Preferred).await;
+            lab.confirm(&mut bird, Preference::Preferred).await;
             lab.node.ask("disable router4").unwrap();
             let error = bird.observe(&service()).await.unwrap_err();
             let source = std::error::Error::source(&error).unwrap().to_string();

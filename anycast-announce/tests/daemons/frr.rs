@@ -9,9 +9,7 @@ use anycast_labs::isolated;
 use anycast_labs::node::Kind;
 use async_trait::async_trait;
 
-use crate::support::{
-    BOTH, Lab, PATIENCE, confirm, folder, in_force, kernel, name, now, sample, service,
-};
+use crate::support::{BOTH, Lab, PATIENCE, folder, in_force, kernel, name, now, sample, service};
 
 fn frr(lab: &Lab, dead_man: u64) -> FrrAnnouncer {
     let neighbours = ["10.0.0.1", "2001:db8:0:1::1"].map(|text| text.parse().unwrap());
@@ -69,9 +67,9 @@ fn confirmed_is_what_the_router_has_and_nothing_is_withdrawn() {
             let mut frr = frr(&lab, 600);
             frr.probe().await.unwrap();
             for _ in 0..3 {
-                confirm(&mut frr, Preference::Preferred).await;
+                lab.confirm(&mut frr, Preference::Preferred).await;
                 lab.router_has(Some(200));
-                confirm(&mut frr, Preference::Demoted).await;
+                lab.confirm(&mut frr, Preference::Demoted).await;
                 lab.router_has(Some(50));
             }
             // A withdrawal is never confirmed, and demotes at least.
@@ -83,13 +81,32 @@ fn confirmed_is_what_the_router_has_and_nothing_is_withdrawn() {
     });
 }
 
+/// zebra 8.4 removes the newest connected route of a prefix, whichever address is gone: a copy
+/// that is newer than the boost must not be one.
+#[test]
+fn a_boost_that_is_older_than_its_copy_ends_all_the_same() {
+    isolated(|| {
+        let lab = Lab::start(Kind::Frr, &sample("frr.conf"));
+        lab.run(async || {
+            let mut frr = frr(&lab, 600);
+            lab.confirm(&mut frr, Preference::Preferred).await;
+            lab.router_has(Some(200));
+            lab.node.namespace().run("ip addr flush dev svc0").unwrap();
+            lab.confirm(&mut frr, Preference::Preferred).await;
+            lab.confirm(&mut frr, Preference::Demoted).await;
+            lab.router_has(Some(50));
+        });
+        assert_eq!(lab.withdrawals(), 0, "{}", lab.router.describe());
+    });
+}
+
 #[test]
 fn a_route_map_that_was_changed_by_hand_is_seen() {
     isolated(|| {
         let lab = Lab::start(Kind::Frr, &sample("frr.conf"));
         lab.run(async || {
             let mut frr = frr(&lab, 600);
-            confirm(&mut frr, Preference::Preferred).await;
+            lab.confirm(&mut frr, Preference::Preferred).await;
             for family in ["4", "6"] {
                 let namespace = lab.node.namespace();
                 let folder = folder(namespace);

@@ -48,19 +48,6 @@ pub(crate) fn now(preference: Preference) -> Decision {
     )
 }
 
-/// Applies until it is confirmed: a session that has just come up takes its time.
-pub(crate) async fn confirm(announcer: &mut dyn Announcer, preference: Preference) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let applied = announcer.apply(&now(preference)).await.unwrap();
-        if applied == Applied::Confirmed {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{preference}: {applied:?}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
 pub(crate) async fn in_force(announcer: &mut dyn Announcer) -> Option<InForce> {
     announcer.observe(&service()).await.unwrap().agreed()
 }
@@ -107,6 +94,21 @@ impl Lab {
     pub(crate) fn run(&self, work: impl AsyncFnOnce() + Send) {
         let run = || runtime().block_on(work());
         self.node.namespace().enter(run).unwrap();
+    }
+
+    /// Applies until it is confirmed: a session that has just come up takes its time.
+    pub(crate) async fn confirm(&self, announcer: &mut dyn Announcer, preference: Preference) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let applied = announcer.apply(&now(preference)).await.unwrap();
+            if applied == Applied::Confirmed {
+                return;
+            }
+            if Instant::now() > deadline {
+                panic!("{preference}: {applied:?}\n{}", self.node.describe());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     fn ends_of_rib(&self) -> usize {

@@ -6,8 +6,8 @@ use anycast_core::announce::{Announcer, Applied, InForce, Preference};
 use anycast_labs::{Netns, isolated};
 
 use crate::support::{
-    BOTH, Echo, LONG, PATIENCE, V4, V6, announcer, assert_copies, boosts, confirm, in_force, lab,
-    lifetime, now,
+    BOTH, Echo, LONG, PATIENCE, V4, V6, announcer, assert_copies, boosts, confirm, copy_of,
+    in_force, lab, lifetime, now,
 };
 
 /// Breaks a preferred node with these commands, and expects the next decision to mend it.
@@ -35,8 +35,8 @@ async fn mended_after(node: &Netns, commands: &[&str]) {
 fn permanent_copies_deleted_by_hand() {
     isolated(|| {
         lab(async |node| {
-            let v4 = format!("ip addr del {V4} dev svc0");
-            let v6 = format!("ip addr del {V6} dev svc0");
+            let v4 = format!("ip addr del {} dev svc0", copy_of(V4));
+            let v6 = format!("ip addr del {} dev svc0", copy_of(V6));
             mended_after(node, &[&v4, &v6]).await;
         });
     });
@@ -46,7 +46,7 @@ fn permanent_copies_deleted_by_hand() {
 fn one_permanent_copy_deleted_by_hand() {
     isolated(|| {
         lab(async |node| {
-            mended_after(node, &[&format!("ip addr del {V6} dev svc0")]).await;
+            mended_after(node, &[&format!("ip addr del {} dev svc0", copy_of(V6))]).await;
         });
     });
 }
@@ -89,7 +89,8 @@ fn a_permanent_copy_given_a_lifetime_by_hand() {
             let mut announcer = announcer(true, LONG);
             confirm(&mut announcer, now(Preference::Preferred)).await;
             // `ip` sends no tag, and the kernel then drops ours.
-            let change = format!("ip addr change {V4} dev svc0 valid_lft 900 preferred_lft 900");
+            let copy = copy_of(V4);
+            let change = format!("ip addr change {copy} dev svc0 valid_lft 900 preferred_lft 900");
             node.run(&change).unwrap();
             let told = tokio::time::timeout(PATIENCE, announcer.disturbed()).await;
             assert!(told.is_ok());

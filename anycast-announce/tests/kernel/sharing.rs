@@ -8,7 +8,7 @@ use anycast_announce::kernel::{KernelAnnouncer, KernelShare};
 use anycast_core::announce::{Announcer, Applied, Preference};
 use anycast_labs::{Netns, isolated};
 
-use crate::support::{LONG, PATIENCE, about, announcer, has, lab};
+use crate::support::{LONG, PATIENCE, about, announcer, copy_of, has, lab};
 
 const SERVICES: u8 = 50;
 
@@ -72,7 +72,7 @@ fn a_renewal_never_trusts_what_was_read_before_it() {
             let mut all = many(&share);
             apply_all(&mut all, Preference::Preferred).await;
             for n in 1..=SERVICES {
-                node.run(&format!("ip addr del {} dev svc0", address(n)))
+                node.run(&format!("ip addr del {} dev svc0", copy_of(&address(n))))
                     .unwrap();
                 let (announcer, address) = &mut all[usize::from(n) - 1];
                 apply(announcer, address, Preference::Preferred).await;

@@ -77,14 +77,33 @@ pub(crate) async fn in_force(announcer: &mut KernelAnnouncer) -> Option<InForce>
     announcer.observe(&service(&BOTH)).await.unwrap().agreed()
 }
 
-/// The kernel's lines about an address on a device.
+/// A permanent copy of ours, as `ip addr` writes it.
+pub(crate) fn copy_of(address: &str) -> String {
+    let address: anycast_core::ServiceAddress = address.parse().unwrap();
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            let peer = Ipv4Addr::from_bits(ip.to_bits() | 0xf000_0000);
+            format!("{ip} peer {peer}/32")
+        }
+        IpAddr::V6(ip) => {
+            let [.., a, b, c, d] = ip.segments();
+            let peer = Ipv6Addr::new(0x100, 0, 0, 0, a, b, c, d);
+            format!("{ip} peer {peer}/128")
+        }
+    }
+}
+
+/// The kernel's lines about an address on a device; on others than `lo`, as a copy too.
 pub(crate) fn lines(node: &Netns, device: &str, address: &str) -> Vec<String> {
     let shown = node.run(&format!("ip -o addr show dev {device}"));
-    let wanted = format!(" {address} ");
+    let mut wanted = vec![format!(" {address} ")];
+    if device != "lo" && address.parse::<anycast_core::ServiceAddress>().is_ok() {
+        wanted.push(format!(" {} ", copy_of(address)));
+    }
     shown
         .unwrap_or_default()
         .lines()
-        .filter(|line| line.contains(&wanted))
+        .filter(|line| wanted.iter().any(|form| line.contains(form)))
         .map(str::to_owned)
         .collect()
 }
@@ -212,6 +231,11 @@ impl Changes {
 }
 
 fn ip(message: &AddressMessage) -> IpAddr {
+    for attribute in &message.attributes {
+        if let AddressAttribute::Local(ip) = attribute {
+            return *ip;
+        }
+    }
     for attribute in &message.attributes {
         if let AddressAttribute::Address(ip) = attribute {
             return *ip;

@@ -14,6 +14,7 @@ fn address(index: u32, ip: &str, permanent: bool, proto: Option<u8>) -> Address 
     Address {
         index,
         ip: ip.parse().unwrap(),
+        peer: None,
         prefix_len: 32,
         permanent,
         proto,

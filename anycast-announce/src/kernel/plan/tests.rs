@@ -40,6 +40,7 @@ fn host(index: u32, address: ServiceAddress, permanent: bool, proto: Option<u8>)
     Address {
         index,
         ip: address.ip(),
+        peer: None,
         prefix_len: address.prefix().prefix_len(),
         permanent,
         proto,
@@ -93,7 +94,7 @@ fn execute(before: &Snapshot, step: Step) -> Snapshot {
             assert_eq!(index, LO);
             create(&mut after, host(index, address, false, Some(TAG)));
         }
-        Step::MakePermanent { index, address } => {
+        Step::MakePermanent { index, address, .. } => {
             assert_ne!(index, LO);
             take(&mut after, index, address);
             create(&mut after, host(index, address, true, Some(TAG)));
