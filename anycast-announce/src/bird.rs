@@ -9,6 +9,9 @@
 //! - [`Carrier::Protocol`]: BIRD's own protocols are enabled and disabled. **There is no dead
 //!   man**: when this process dies, what was announced stays announced. For hosts on which
 //!   addresses cannot be changed.
+//! - [`Carrier::Include`]: a generated file holds the level, and BIRD loads its configuration
+//!   anew, see [`include`]. **There is no dead man** either. For policies that floor and boost
+//!   cannot express.
 //!
 //! Either way the answer is read back from the Adj-RIB-Out: the export tables of the channels
 //! named in the configuration (`export table on;`). `show route export` is not used, since it
@@ -41,16 +44,17 @@
 
 pub mod client;
 pub mod command;
+mod config;
 pub mod export;
+pub mod include;
+pub mod loaded;
 pub mod reply;
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anycast_core::announce::{
-    AnnounceError, Announcer, Applied, Capabilities, Decision, InForce, Observation, Preference,
-    Role,
+    AnnounceError, Announcer, Applied, Capabilities, Decision, InForce, Level, Observation,
+    Preference, Role,
 };
 use anycast_core::health::Reason;
 use anycast_core::service::{ServiceAddress, ServiceAddresses};
@@ -58,9 +62,11 @@ use async_trait::async_trait;
 
 use self::client::Client;
 use self::command::{Channel, Command, Symbol};
+pub use self::config::{BirdConfig, BirdConfigError, Carrier, DEFAULT_SOCKET};
 use self::export::exported;
+use self::include::{Include, level_of};
 use crate::attributes::Expression;
-use crate::kernel::{KernelAnnouncer, KernelConfig, KernelShare};
+use crate::kernel::{KernelAnnouncer, KernelShare};
 use crate::readback::{self, Readback, backend};
 
 /// How long an `apply` waits for the exports to show what was decided, and at most a third of
@@ -71,160 +77,13 @@ pub const VERIFY_FOR: Duration = Duration::from_secs(2);
 /// Pause between two looks at the exports.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Where Debian's BIRD has its control socket.
-pub const DEFAULT_SOCKET: &str = "/run/bird/bird.ctl";
-
-/// What carries the preference into BIRD.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Carrier {
-    /// The service address on `lo`, under the kernel's dead man.
-    Kernel(KernelConfig),
-    /// Protocols that are enabled while preferred. No dead man.
-    Protocol(Vec<Symbol>),
-}
-
-/// What the operator chooses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BirdConfig {
-    socket: PathBuf,
-    carrier: Carrier,
-    channels: Vec<Channel>,
-    floor: Vec<Symbol>,
-    expression: Option<Expression>,
-}
-
-/// Why a configuration cannot work.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BirdConfigError {
-    /// There is no channel to read exports from.
-    #[error("names no channel, so nothing could be read back; name each, such as router4.ipv4")]
-    NoChannel,
-    /// The carrier names no protocol.
-    #[error("names no protocol that is the boost")]
-    NoBoost,
-    /// A protocol cannot be both.
-    #[error("{0} is both boost and floor; losing the boost would withdraw")]
-    Both(String),
-    /// A channel is listed twice.
-    #[error("{0} is listed twice")]
-    Twice(String),
-    /// The levels are equal or the wrong way round.
-    #[error("a demoted route must be inferior to a preferred one")]
-    Order,
-}
-
-impl BirdConfig {
-    /// Reads exports back from `channels`, one or more.
-    ///
-    /// # Errors
-    /// [`BirdConfigError::NoChannel`], [`BirdConfigError::Twice`],
-    /// [`BirdConfigError::NoBoost`].
-    pub fn new(carrier: Carrier, channels: Vec<Channel>) -> Result<Self, BirdConfigError> {
-        if channels.is_empty() {
-            return Err(BirdConfigError::NoChannel);
-        }
-        let mut seen = BTreeSet::new();
-        if let Some(twice) = channels.iter().find(|one| !seen.insert(*one)) {
-            return Err(BirdConfigError::Twice(twice.to_string()));
-        }
-        if matches!(&carrier, Carrier::Protocol(boost) if boost.is_empty()) {
-            return Err(BirdConfigError::NoBoost);
-        }
-        Ok(Self {
-            socket: DEFAULT_SOCKET.into(),
-            carrier,
-            channels,
-            floor: Vec::new(),
-            expression: None,
-        })
-    }
-
-    /// The control socket; default [`DEFAULT_SOCKET`].
-    #[must_use]
-    pub fn with_socket(mut self, socket: PathBuf) -> Self {
-        self.socket = socket;
-        self
-    }
-
-    /// The protocols of the floor, which an operator's withdrawal disables. Default: none,
-    /// and a withdrawal cannot be expressed.
-    ///
-    /// # Errors
-    /// [`BirdConfigError::Both`].
-    pub fn with_floor(mut self, floor: Vec<Symbol>) -> Result<Self, BirdConfigError> {
-        if let Carrier::Protocol(boost) = &self.carrier
-            && let Some(both) = floor.iter().find(|name| boost.contains(name))
-        {
-            return Err(BirdConfigError::Both(both.as_str().to_owned()));
-        }
-        self.floor = floor;
-        Ok(self)
-    }
-
-    /// The attribute that BIRD's filters set. Default: local preference, 200 and 50 for a
-    /// primary, see [`Role::local_pref`].
-    ///
-    /// # Errors
-    /// [`BirdConfigError::Order`].
-    pub fn with_expression(mut self, expression: Expression) -> Result<Self, BirdConfigError> {
-        if !expression.is_ordered() {
-            return Err(BirdConfigError::Order);
-        }
-        self.expression = Some(expression);
-        Ok(self)
-    }
-
-    /// The control socket.
-    #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-
-    /// What carries the preference.
-    #[must_use]
-    pub const fn carrier(&self) -> &Carrier {
-        &self.carrier
-    }
-
-    /// The kernel's part, where it carries.
-    #[must_use]
-    pub const fn kernel(&self) -> Option<&KernelConfig> {
-        match &self.carrier {
-            Carrier::Kernel(kernel) => Some(kernel),
-            Carrier::Protocol(_) => None,
-        }
-    }
-
-    /// The channels whose exports are read back: one or more.
-    #[must_use]
-    pub fn channels(&self) -> &[Channel] {
-        &self.channels
-    }
-
-    /// The protocols that are enabled and disabled. No other service may steer them.
-    pub fn steered(&self) -> impl Iterator<Item = &Symbol> {
-        let boost = match &self.carrier {
-            Carrier::Protocol(boost) => &boost[..],
-            Carrier::Kernel(_) => &[],
-        };
-        boost.iter().chain(&self.floor)
-    }
-
-    /// The attribute that shows a level; None: local preference, by role.
-    #[must_use]
-    pub const fn expression(&self) -> Option<Expression> {
-        self.expression
-    }
-}
-
 /// Announces a service through a BIRD that runs on this host.
 #[derive(Debug)]
 pub struct BirdAnnouncer {
     client: Client,
     kernel: Option<KernelAnnouncer>,
     boost: Vec<Symbol>,
+    include: Option<Include>,
     channels: Vec<Channel>,
     floor: Vec<Symbol>,
     expression: Option<Expression>,
@@ -241,14 +100,20 @@ impl BirdAnnouncer {
     /// mean which level until the first decision says it.
     #[must_use]
     pub fn new(config: BirdConfig, role: Role) -> Self {
+        let mut include = None;
         let (kernel, boost) = match config.carrier {
             Carrier::Kernel(kernel) => (Some(KernelAnnouncer::new(kernel)), Vec::new()),
             Carrier::Protocol(boost) => (None, boost),
+            Carrier::Include(file) => {
+                include = Some(Include::new(file));
+                (None, Vec::new())
+            }
         };
         Self {
             client: Client::new(&config.socket),
             kernel,
             boost,
+            include,
             channels: config.channels,
             floor: config.floor,
             expression: config.expression,
@@ -280,14 +145,18 @@ impl BirdAnnouncer {
         for name in names.cloned().collect::<Vec<_>>() {
             self.command(Command::ShowProtocol(name)).await?;
         }
-        if self.boost.is_empty() && self.floor.is_empty() {
+        if let Some(include) = &self.include {
+            include
+                .probe()
+                .map_err(|source| backend("BIRD: the include file".to_owned(), source))?;
+        } else if self.boost.is_empty() && self.floor.is_empty() {
             return Ok(()); // to show is all that is needed
         }
         // It changes nothing, and a restricted socket denies it. What it says of the
         // configuration is the operator's business.
         let check = self.client.ask(&Command::ConfigureCheck).await;
         check.map(drop).map_err(|source| {
-            let what = "BIRD: protocols are to be enabled and disabled".to_owned();
+            let what = "BIRD: more is needed than to look".to_owned();
             backend(what, source)
         })
     }
@@ -340,13 +209,21 @@ impl BirdAnnouncer {
                 raised?;
             }
         }
-        match &mut self.kernel {
+        if let Some(kernel) = &mut self.kernel {
             // What it could not confirm shows in the exports.
-            Some(kernel) => drop(kernel.apply(decision).await?),
-            None => {
-                let boost = self.boost.clone();
-                self.set(&boost, is_preferred).await?;
-            }
+            drop(kernel.apply(decision).await?);
+        } else if let Some(include) = &mut self.include {
+            let level = if is_preferred {
+                Level::Preferred
+            } else {
+                Level::Demoted
+            };
+            let value = level_of(self.expression, self.role, level);
+            let loaded = include.load(&mut self.client, value).await;
+            loaded.map_err(|source| backend("BIRD: the include file".to_owned(), source))?;
+        } else {
+            let boost = self.boost.clone();
+            self.set(&boost, is_preferred).await?;
         }
         self.has_carried = true;
         Ok(())
@@ -375,7 +252,9 @@ impl BirdAnnouncer {
 
     fn slow(&self, patience: Duration) -> Reason {
         let socket = self.client.path().display();
-        Reason::new(&format!("{socket}: BIRD has not answered within {patience:?}"))
+        Reason::new(&format!(
+            "{socket}: BIRD has not answered within {patience:?}"
+        ))
     }
 
     async fn is_established(&mut self, channel: &Channel) -> Result<bool, AnnounceError> {

@@ -294,7 +294,9 @@ impl FrrAnnouncer {
 
     fn slow(&self, patience: Duration) -> Reason {
         let socket = self.client.path().display();
-        Reason::new(&format!("{socket}: bgpd has not answered within {patience:?}"))
+        Reason::new(&format!(
+            "{socket}: bgpd has not answered within {patience:?}"
+        ))
     }
 }
 

@@ -11,4 +11,5 @@
 mod bird;
 mod frr;
 mod hostile;
+mod include;
 mod support;

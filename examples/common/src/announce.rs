@@ -5,7 +5,9 @@
 //! kind = "loopback" | "bird" | "frr" | "none"
 //! floor, dead_man, interface                   # where the kernel carries the preference
 //! socket                                       # bird, frr: the daemon's socket
-//! channels, carrier, boost, floor_protocols    # bird
+//! channels, carrier, floor_protocols           # bird
+//! boost                                        # bird, carrier = "protocol"
+//! include, constant, main_config               # bird, carrier = "include"
 //! neighbours                                   # frr
 //! local_pref | med | prepend | community       # bird, frr: how a level shows; one at most
 //! ```
@@ -51,6 +53,12 @@ pub struct AnnounceTable {
     pub boost: Option<Vec<String>>,
     /// BIRD: the floor's protocols, which an operator's withdrawal disables. Default: none.
     pub floor_protocols: Option<Vec<String>>,
+    /// BIRD, `carrier = "include"`: the file that holds the level.
+    pub include: Option<PathBuf>,
+    /// BIRD, `carrier = "include"`: the constant in it. Default `anycast_level`.
+    pub constant: Option<String>,
+    /// BIRD, `carrier = "include"`: its main configuration. Default: where Debian has it.
+    pub main_config: Option<PathBuf>,
     /// FRR: the neighbours whose updates are read back.
     pub neighbours: Option<Vec<IpAddr>>,
     /// The local preference of each level. Default: 200 and 50, and a backup's 150 and 10.
@@ -98,6 +106,8 @@ pub enum CarrierKey {
     Kernel,
     /// Protocols that are enabled and disabled.
     Protocol,
+    /// A file that BIRD's configuration includes.
+    Include,
 }
 
 /// How a service is announced.
@@ -118,7 +128,15 @@ const KERNEL: [&str; 3] = ["floor", "dead_man", "interface"];
 /// The keys of both daemons.
 const DAEMON: [&str; 5] = ["socket", "local_pref", "med", "prepend", "community"];
 /// The keys of BIRD alone.
-const BIRD: [&str; 4] = ["channels", "carrier", "boost", "floor_protocols"];
+const BIRD: [&str; 7] = [
+    "channels",
+    "carrier",
+    "boost",
+    "floor_protocols",
+    "include",
+    "constant",
+    "main_config",
+];
 
 impl AnnounceTable {
     /// This table's keys, and for those that it lacks the keys of `defaults`. What belongs to
@@ -142,7 +160,13 @@ impl AnnounceTable {
             channels: own.channels.clone().or(theirs.channels.clone()),
             carrier: carrying.carrier,
             boost: own.boost.clone().or(carrying.boost.clone()),
-            floor_protocols: own.floor_protocols.clone().or(theirs.floor_protocols.clone()),
+            floor_protocols: own
+                .floor_protocols
+                .clone()
+                .or(theirs.floor_protocols.clone()),
+            include: own.include.clone().or(carrying.include.clone()),
+            constant: own.constant.clone().or(carrying.constant.clone()),
+            main_config: own.main_config.clone().or(theirs.main_config.clone()),
             neighbours: own.neighbours.clone().or(theirs.neighbours.clone()),
             local_pref: shown.local_pref,
             med: shown.med,
@@ -199,6 +223,9 @@ impl AnnounceTable {
             (self.carrier.is_some(), "carrier"),
             (self.boost.is_some(), "boost"),
             (self.floor_protocols.is_some(), "floor_protocols"),
+            (self.include.is_some(), "include"),
+            (self.constant.is_some(), "constant"),
+            (self.main_config.is_some(), "main_config"),
             (self.neighbours.is_some(), "neighbours"),
             (self.local_pref.is_some(), "local_pref"),
             (self.med.is_some(), "med"),

@@ -124,7 +124,10 @@ async fn start(config: &Config, probes: Handle) -> Result<Node, DaemonError> {
 async fn probe(services: &[Service]) -> Result<(), CannotAnnounce> {
     let mut probed: Vec<&Service> = Vec::new();
     for service in services {
-        if probed.iter().any(|other| other.announce == service.announce) {
+        if probed
+            .iter()
+            .any(|other| other.announce == service.announce)
+        {
             continue;
         }
         probed.push(service);

@@ -12,8 +12,8 @@ mod stage;
 use std::fs;
 use std::path::Path;
 
-use anycast_labs::isolated;
 use anycast_labs::node::Kind;
+use anycast_labs::{isolate, isolated};
 
 use stage::{Binary, Stage, socket_story, story};
 
@@ -91,6 +91,49 @@ fn bird_protocols_are_steered_without_any_capability() {
         stage.until_confirmed("demoted", 50);
         assert_eq!(stage.withdrawals(), 0);
         assert_eq!(stage.boosts(), 0);
+        stage.stop();
+    });
+}
+
+/// The level in an include file: no capability, and no dead man.
+#[test]
+fn bird_is_configured_by_an_include_file() {
+    isolated(|| {
+        let folder = isolate::work_dir();
+        let levels = folder.join("levels");
+        fs::create_dir(&levels).unwrap();
+        let level = levels.join("one.conf");
+        let header = "# Written by anycast, and replaced at every change of preference.\n";
+        fs::write(&level, format!("{header}define anycast_level = 50;\n")).unwrap();
+        let include = format!("include \"{}\";\n", level.display());
+        let mut stage = Stage::new(Kind::Bird, GUARD, |text| {
+            let from = "if proto = \"anycast_boost\" then { bgp_local_pref = 200; accept; }";
+            assert!(text.contains(from));
+            include + &text.replace(from, "{ bgp_local_pref = anycast_level; accept; }")
+        });
+        let main = stage.socket().with_file_name("bird.conf");
+        let keys = format!(
+            "carrier = \"include\"\ninclude = \"{}\"\nmain_config = \"{}\"",
+            level.display(),
+            main.display()
+        );
+        let announce = stage.announce(&keys).replace("floor = true\n", "");
+        stage.start(&announce);
+        stage.until_confirmed("preferred", 200);
+        stage.ail();
+        stage.until_confirmed("demoted", 50);
+        stage.heal();
+        stage.until_confirmed("preferred", 200);
+        assert_eq!(stage.withdrawals(), 0);
+        // An operator at work is told, and not run over.
+        let text = fs::read_to_string(&main).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        fs::write(&main, text).unwrap();
+        stage.ail();
+        stage.until_unconfirmed("is newer than what BIRD has loaded");
+        stage.until_router_has(Some(200));
+        stage.node.ask("configure").unwrap();
+        stage.until_confirmed("demoted", 50);
         stage.stop();
     });
 }

@@ -131,11 +131,7 @@ pub(crate) async fn run(
 }
 
 /// The service as the node runs it.
-fn service(
-    config: &Config,
-    announcer: Box<dyn Announcer>,
-    tftp: &ServerHandle,
-) -> ServiceSpec {
+fn service(config: &Config, announcer: Box<dyn Announcer>, tftp: &ServerHandle) -> ServiceSpec {
     let (identity, checks) = (config.identity.clone(), config.checks.clone());
     let mut spec = ServiceSpec::new(identity, config.policy, checks, announcer);
     spec.on_stop = config.on_stop;

@@ -56,10 +56,7 @@ fn main() -> ExitCode {
     }
     // Before the log starts its thread.
     let mut needed = CapabilitySet::NET_BIND_SERVICE; // port 69; a reload may bind again
-    needed.set(
-        CapabilitySet::NET_ADMIN,
-        config.announce.kernel().is_some(),
-    );
+    needed.set(CapabilitySet::NET_ADMIN, config.announce.kernel().is_some());
     if let Err(error) = privileges::drop_all_but(needed) {
         return fail(&format!("privileges cannot be dropped: {error}"));
     }

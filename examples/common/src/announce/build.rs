@@ -77,7 +77,13 @@ impl Announce {
             Self::Bird(bird) => {
                 let socket = bird.socket().display();
                 let name = |name| format!("the protocol {name} of BIRD at {socket}");
-                bird.steered().map(name).collect()
+                let protocols = bird.steered().map(name);
+                let file = if let Carrier::Include(file) = bird.carrier() {
+                    Some(format!("the include file {}", file.path().display()))
+                } else {
+                    None
+                };
+                protocols.chain(file).collect()
             }
             Self::Loopback(_) | Self::Frr(_) | Self::Nothing => Vec::new(),
         }
@@ -93,19 +99,25 @@ impl fmt::Display for Announce {
             Self::Frr(frr) => {
                 let neighbours: Vec<_> = frr.neighbours().iter().map(ToString::to_string).collect();
                 let (neighbours, socket) = (neighbours.join(", "), frr.socket().display());
-                write!(f, "frr at {socket}, confirmed from what {neighbours} were sent")
+                write!(
+                    f,
+                    "frr at {socket}, confirmed from what {neighbours} were sent"
+                )
             }
             Self::Bird(bird) => {
                 let channels: Vec<_> = bird.channels().iter().map(ToString::to_string).collect();
                 let (channels, socket) = (channels.join(", "), bird.socket().display());
-                write!(f, "bird at {socket}, confirmed from the exports of {channels}")?;
-                match bird.carrier() {
-                    Carrier::Protocol(boost) => {
-                        let boost: Vec<_> = boost.iter().map(ToString::to_string).collect();
-                        write!(f, "; {} enabled while preferred", boost.join(", "))
-                    }
-                    _ => Ok(()),
+                write!(
+                    f,
+                    "bird at {socket}, confirmed from the exports of {channels}"
+                )?;
+                if let Carrier::Protocol(boost) = bird.carrier() {
+                    let boost: Vec<_> = boost.iter().map(ToString::to_string).collect();
+                    write!(f, "; {} enabled while preferred", boost.join(", "))?;
+                } else if let Carrier::Include(file) = bird.carrier() {
+                    write!(f, "; the level in {}", file.path().display())?;
                 }
+                Ok(())
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anycast_announce::bird::command::{Channel, NameError, Symbol};
+use anycast_announce::bird::include::IncludeFile;
 use anycast_announce::bird::{BirdConfig, BirdConfigError, Carrier};
 use anycast_announce::frr::{FrrConfig, FrrConfigError};
 use anycast_core::service::ServiceAddresses;
@@ -27,41 +28,91 @@ impl AnnounceTable {
         if let Some(socket) = self.absolute_socket()? {
             config = config.with_socket(socket);
         }
-        let floor = names("floor_protocols", self.floor_protocols.as_deref(), Symbol::new)?;
+        let floor = names(
+            "floor_protocols",
+            self.floor_protocols.as_deref(),
+            Symbol::new,
+        )?;
         config = config
             .with_floor(floor)
             .map_err(|error| bird_fault(&error))?;
         if let Some(expression) = self.expression()? {
             let shown = config.with_expression(expression);
-            config = shown.map_err(|error| bird_fault(&error))?;
+            let key = if self.prepend.is_some() {
+                "prepend"
+            } else {
+                "community"
+            };
+            config = shown.map_err(|error| Fault::new(key, &error))?;
         }
         Ok(config)
     }
 
     fn bird_carrier(&self) -> Result<Carrier, Fault> {
-        match self.carrier.unwrap_or(CarrierKey::Kernel) {
-            CarrierKey::Kernel => {
-                if self.boost.is_some() {
-                    let reason = "has no effect with carrier = \"kernel\"; remove it, or set \
-                                  carrier = \"protocol\"";
-                    return Err(Fault::new("boost", &reason));
-                }
-                self.kernel().map(Carrier::Kernel)
-            }
+        let carrier = self.carrier.unwrap_or(CarrierKey::Kernel);
+        self.fits(carrier)?;
+        match carrier {
+            CarrierKey::Kernel => self.kernel().map(Carrier::Kernel),
             CarrierKey::Protocol => {
                 self.has_floor()?;
-                let kernel = [
-                    (self.dead_man.is_some(), "dead_man"),
-                    (self.interface.is_some(), "interface"),
-                ];
-                if let Some((_, key)) = kernel.into_iter().find(|(given, _)| *given) {
-                    let reason = "has no effect with carrier = \"protocol\", which has no dead \
-                                  man and sets no address; remove it";
-                    return Err(Fault::new(key, &reason));
-                }
                 names("boost", self.boost.as_deref(), Symbol::new).map(Carrier::Protocol)
             }
+            CarrierKey::Include => self.include_file().map(Carrier::Include),
         }
+    }
+
+    /// Refuses keys that mean something for another carrier alone.
+    fn fits(&self, carrier: CarrierKey) -> Result<(), Fault> {
+        let (kernel, protocol, include) = (
+            CarrierKey::Kernel,
+            CarrierKey::Protocol,
+            CarrierKey::Include,
+        );
+        let given: [(bool, &str, &[CarrierKey]); 7] = [
+            (self.floor.is_some(), "floor", &[kernel, protocol]),
+            (self.dead_man.is_some(), "dead_man", &[kernel]),
+            (self.interface.is_some(), "interface", &[kernel]),
+            (self.boost.is_some(), "boost", &[protocol]),
+            (self.include.is_some(), "include", &[include]),
+            (self.constant.is_some(), "constant", &[include]),
+            (self.main_config.is_some(), "main_config", &[include]),
+        ];
+        let wrong =
+            |(is_given, _, of): &(bool, _, &[CarrierKey])| *is_given && !of.contains(&carrier);
+        let Some((_, key, of)) = given.into_iter().find(wrong) else {
+            return Ok(());
+        };
+        let own = match carrier {
+            CarrierKey::Kernel => "\"kernel\"",
+            CarrierKey::Protocol => "\"protocol\", which has no dead man and sets no address",
+            CarrierKey::Include => "\"include\", which has neither floor nor dead man",
+        };
+        let other = match of.last() {
+            Some(CarrierKey::Protocol) => ", or set carrier = \"protocol\"",
+            Some(CarrierKey::Include) => ", or set carrier = \"include\"",
+            Some(CarrierKey::Kernel) | None => "",
+        };
+        let reason = format!("has no effect with carrier = {own}; remove it{other}");
+        Err(Fault::new(key, &reason))
+    }
+
+    fn include_file(&self) -> Result<IncludeFile, Fault> {
+        let Some(path) = &self.include else {
+            let reason = "is missing; name the file that BIRD's configuration includes, such as \
+                          \"/etc/bird/anycast/tftp.conf\"";
+            return Err(Fault::new("include", &reason));
+        };
+        let file = IncludeFile::new(path.clone());
+        let mut file = file.map_err(|error| Fault::new("include", &error))?;
+        if let Some(constant) = &self.constant {
+            let named = file.with_constant(constant);
+            file = named.map_err(|error| Fault::new("constant", &error))?;
+        }
+        if let Some(main) = &self.main_config {
+            let included = file.with_main(main.clone());
+            file = included.map_err(|error| Fault::new("main_config", &error))?;
+        }
+        Ok(file)
     }
 
     pub(super) fn frr(&self) -> Result<FrrConfig, Fault> {
@@ -100,25 +151,20 @@ fn names<T>(
 }
 
 fn bird_fault(error: &BirdConfigError) -> Fault {
-    let key = match error {
-        BirdConfigError::NoBoost => "boost",
-        BirdConfigError::Both(_) => "floor_protocols",
-        // The levels were looked at before.
-        _ => "channels",
+    let key = if matches!(error, BirdConfigError::NoBoost) {
+        "boost"
+    } else if matches!(error, BirdConfigError::Both(_)) {
+        "floor_protocols"
+    } else {
+        "channels" // the levels were looked at before
     };
     Fault::new(key, error)
 }
 
 fn frr_fault(error: &FrrConfigError) -> Fault {
-    let key = match error {
-        FrrConfigError::Community => "community",
-        _ => "neighbours",
-    };
-    let reason = match error {
-        FrrConfigError::Community => {
-            format!("{error}; use local_pref, med or prepend")
-        }
-        _ => error.to_string(),
-    };
-    Fault::new(key, &reason)
+    if matches!(error, FrrConfigError::Community) {
+        let reason = format!("{error}; use local_pref, med or prepend");
+        return Fault::new("community", &reason);
+    }
+    Fault::new("neighbours", error)
 }

@@ -35,7 +35,11 @@ impl AnnounceTable {
         }
         if let Some(Levels { preferred, demoted }) = self.local_pref {
             let expression = Expression::LocalPref { preferred, demoted };
-            return ordered("local_pref", expression, "demoted must be lower than preferred");
+            return ordered(
+                "local_pref",
+                expression,
+                "demoted must be lower than preferred",
+            );
         }
         if let Some(Levels { preferred, demoted }) = self.med {
             let expression = Expression::Med { preferred, demoted };
@@ -52,7 +56,11 @@ impl AnnounceTable {
                 preferred: length(levels.preferred),
                 demoted: length(levels.demoted),
             };
-            return ordered("prepend", expression, "demoted must be longer than preferred");
+            return ordered(
+                "prepend",
+                expression,
+                "demoted must be longer than preferred",
+            );
         }
         self.community.as_deref().map(community).transpose()
     }

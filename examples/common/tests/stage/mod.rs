@@ -175,7 +175,10 @@ impl Stage {
         let socket = self.socket();
         let marks = match self.kind {
             Kind::Bird => ["bird\0".to_owned(), format!("{}\0", socket.display())],
-            Kind::Frr => ["bgpd\0".to_owned(), format!("{}\0", self.daemon_folder().display())],
+            Kind::Frr => [
+                "bgpd\0".to_owned(),
+                format!("{}\0", self.daemon_folder().display()),
+            ],
         };
         // Everything here is in a PID namespace of the test's own.
         let is_it = |line: &str| marks.iter().all(|mark| line.contains(mark.as_str()));
@@ -241,7 +244,8 @@ impl Stage {
 
     /// The first of its services.
     pub(crate) fn service(&self) -> Value {
-        self.status().map_or(Value::Null, |status| status["services"][0].clone())
+        self.status()
+            .map_or(Value::Null, |status| status["services"][0].clone())
     }
 
     pub(crate) fn services(&self) -> Vec<Value> {
@@ -302,7 +306,10 @@ impl Stage {
     fn ends_of_rib(&self) -> usize {
         let end = Message::Update(anycast_labs::mrt::Update::default());
         let records = self.router.received().unwrap();
-        records.iter().filter(|record| record.message == end).count()
+        records
+            .iter()
+            .filter(|record| record.message == end)
+            .count()
     }
 
     /// Withdrawals that the router has heard.
@@ -404,14 +411,24 @@ pub(crate) fn socket_story(kind: Kind, binary: Binary) {
     stage.forbid(true);
     stage.refuses(&announce, &["denied", "SupplementaryGroups="]);
     stage.forbid(false);
-    let unknown = announce.replace("router4", "router5").replace("10.0.0.1", "10.0.0.77");
-    let named = if kind == Kind::Bird { "router5" } else { "10.0.0.77" };
+    let unknown = announce
+        .replace("router4", "router5")
+        .replace("10.0.0.1", "10.0.0.77");
+    let named = if kind == Kind::Bird {
+        "router5"
+    } else {
+        "10.0.0.77"
+    };
     stage.refuses(&unknown, &[named]);
 
     stage.kill_daemon();
     let _ = fs::remove_file(stage.socket()); // a reboot leaves none behind
     stage.start(&announce);
-    let remedy = if kind == Kind::Bird { "is BIRD running" } else { "is bgpd running" };
+    let remedy = if kind == Kind::Bird {
+        "is BIRD running"
+    } else {
+        "is bgpd running"
+    };
     stage.until_unconfirmed(remedy);
     stage.until("the boost, for the day the daemon is back", |stage| {
         stage.boosts() == 2
