@@ -63,7 +63,8 @@ use tokio::task::JoinHandle;
 pub use self::checks::{CheckSpec, MAX_RECHECKS};
 pub use self::inputs::ReadinessSpec;
 pub use self::orders::{
-    Clock, IntentSnapshot, KEEP_RETRY, KEEP_TIMEOUT, LOAD_TIMEOUT, Order, Ordered, Saved, StateDir,
+    Clock, IntentSnapshot, KEEP_RETRY, KEEP_TIMEOUT, LOAD_TIMEOUT, Order, Ordered, Saved,
+    StandingOrder, StateDir,
 };
 pub use self::spec::{InFlight, OnStop, ServiceSpec};
 pub use self::status::{

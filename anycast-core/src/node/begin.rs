@@ -75,7 +75,8 @@ impl Begin<'_> {
         let loading = orders::load(spec.state.clone(), service.clone());
         let loaded = self.obeying(&service, loading).await?;
         if !self.wishes.ordered {
-            self.wishes.orders.restore(now(), loaded);
+            let standing = spec.standing.as_ref();
+            self.wishes.orders.begin(now(), loaded, standing);
             self.tell_order();
         }
         let mut pause = RETRY_MIN;

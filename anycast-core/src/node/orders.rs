@@ -90,6 +90,19 @@ pub struct Order {
     pub lasts: Option<Duration>,
 }
 
+/// What a configuration orders of itself, beside the orders of operators.
+///
+/// It follows the configuration over a restart: an order of this author that was saved is not
+/// restored, and [`order`](Self::order) is given in its place. An order by anybody else
+/// outranks it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandingOrder {
+    /// The author of such orders.
+    pub by: Reason,
+    /// Demote or withdraw, and why. `None`: the configuration orders nothing.
+    pub order: Option<(OrderKind, Reason)>,
+}
+
 /// Whether an order survives a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Saved {
@@ -214,8 +227,33 @@ impl Orders {
         }
     }
 
-    /// Takes up what was found at the start.
-    pub(super) fn restore(&mut self, now: Instant, loaded: Loaded) {
+    /// Takes up what was found at the start, and what the configuration orders.
+    pub(super) fn begin(&mut self, now: Instant, loaded: Loaded, standing: Option<&StandingOrder>) {
+        let own = |loaded: &Loaded| matches!((loaded, standing), (Loaded::Intent(saved), Some(standing)) if saved.by == standing.by);
+        if own(&loaded) {
+            self.keep(None);
+        } else {
+            self.restore(now, loaded);
+        }
+        if let Some(standing) = standing
+            && self.active.is_none()
+            && let Some((kind, reason)) = standing.order.clone()
+        {
+            let by = standing.by.clone();
+            let lasts = None;
+            self.give(
+                now,
+                Some(Order {
+                    kind,
+                    reason,
+                    by,
+                    lasts,
+                }),
+            );
+        }
+    }
+
+    fn restore(&mut self, now: Instant, loaded: Loaded) {
         let Some(reading) = self.clock.as_ref().map(|clock| clock()) else {
             return;
         };

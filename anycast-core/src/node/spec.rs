@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ANNOUNCER_TIMEOUT, CheckSpec, OBSERVE_EVERY, ReadinessSpec, STOP_TIMEOUT, StateDir};
+use super::{
+    ANNOUNCER_TIMEOUT, CheckSpec, OBSERVE_EVERY, ReadinessSpec, STOP_TIMEOUT, StandingOrder,
+    StateDir,
+};
 use crate::announce::Announcer;
 use crate::drain;
 use crate::machine::{Identity, Policy};
@@ -43,6 +46,8 @@ pub struct ServiceSpec {
     pub observe_every: Duration,
     /// Where operators' orders survive a restart. `None`: they do not. Default `None`.
     pub state: Option<StateDir>,
+    /// What the configuration itself orders. Default `None`.
+    pub standing: Option<StandingOrder>,
     /// How long each phase of a drain may take. `confirm` is made longer than the announcer's
     /// dead-man time where it is not.
     pub drain: drain::Settings,
@@ -71,6 +76,7 @@ impl ServiceSpec {
             on_stop: OnStop::default(),
             observe_every: OBSERVE_EVERY,
             state: None,
+            standing: None,
             drain: drain::Settings::default(),
             readiness: Vec::new(),
             members: Vec::new(),

@@ -27,7 +27,7 @@ use anycast_daemon::signals::{Signals, Wake};
 use tokio::runtime::Handle;
 
 use crate::config::{Config, Service};
-use crate::reload::{self, Shown, removed};
+use crate::reload::{self, Shown};
 use crate::systemd::Systemd;
 
 /// How long routes are given to converge after the demotion.
@@ -103,10 +103,8 @@ async fn start(config: &Config, probes: Handle) -> Result<Node, DaemonError> {
         let mut spec = ServiceSpec::new(identity, service.policy, checks, announcer);
         spec.on_stop = service.on_stop;
         spec.state = Some(StateDir::new(config.node.state_dir.clone()));
+        spec.standing = Some(reload::standing(service));
         node.start(spec)?;
-        if service.is_removed {
-            node.handle().order(service.name(), removed()).await?;
-        }
         let addresses = &service.identity.addresses;
         tracing::info!(
             service = %service.name(),

@@ -19,13 +19,14 @@ use anycast_core::ServiceName;
 use anycast_core::config::ConfigError;
 use anycast_core::health::Reason;
 use anycast_core::intent_store::OrderKind;
-use anycast_core::node::{NodeError, NodeHandle, Order};
+use anycast_core::node::{NodeError, NodeHandle, Order, StandingOrder};
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, Service};
 
 /// Who has ordered what follows from the file.
 const BY: &str = "the configuration";
+const REMOVED: &str = "state = \"removed\" in the configuration";
 
 /// Why a reload was refused.
 #[derive(Debug, thiserror::Error)]
@@ -154,7 +155,7 @@ async fn attempt(file: &Path, old: &Config, node: &NodeHandle) -> Result<Config,
         node.reconfigure(service.name(), service.policy, checks)
             .await?;
     }
-    let was_removed = |name| old.service(name).is_some_and(|old| old.is_removed);
+    let was_removed = |name: &_| old.service(name).is_some_and(|old| old.is_removed);
     for service in &new.services {
         let name = service.name();
         match (service.is_removed, ordered_by(node, name)?) {
@@ -194,11 +195,20 @@ fn ordered_by(node: &NodeHandle, name: &ServiceName) -> Result<Option<Reason>, N
 }
 
 /// The drain of a service whose table says `state = "removed"`.
-pub(crate) fn removed() -> Order {
+fn removed() -> Order {
     Order {
         kind: OrderKind::Demote,
-        reason: Reason::new("state = \"removed\" in the configuration"),
+        reason: Reason::new(REMOVED),
         by: Reason::new(BY),
         lasts: None,
+    }
+}
+
+/// What the file orders of a service at the start.
+pub(crate) fn standing(service: &Service) -> StandingOrder {
+    let removal = (OrderKind::Demote, Reason::new(REMOVED));
+    StandingOrder {
+        by: Reason::new(BY),
+        order: service.is_removed.then_some(removal),
     }
 }

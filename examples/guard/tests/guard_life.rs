@@ -61,11 +61,7 @@ impl Guard {
         fs::write(folder.join("guard.toml"), config(&BOTH)).unwrap();
         let manager = UnixDatagram::bind(folder.join("notify.sock")).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_anycast-guard"));
-        command.arg("--config").arg(folder.join("guard.toml"));
-        command.env("NOTIFY_SOCKET", folder.join("notify.sock"));
-        command.env("WATCHDOG_USEC", "4000000");
-        let process = Proc::start(&namespace, "guard", &mut command).unwrap();
+        let process = Self::spawn(&namespace);
         let guard = Self {
             namespace,
             folder,
@@ -76,6 +72,44 @@ impl Guard {
             guard.preferred("web") && guard.preferred("dns")
         });
         guard
+    }
+
+    fn spawn(namespace: &Netns) -> Proc {
+        let folder = isolate::work_dir();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_anycast-guard"));
+        command.arg("--config").arg(folder.join("guard.toml"));
+        command.env("NOTIFY_SOCKET", folder.join("notify.sock"));
+        command.env("WATCHDOG_USEC", "4000000");
+        Proc::start(namespace, "guard", &mut command).unwrap()
+    }
+
+    /// Kills it, and starts it with this file.
+    fn restart(&mut self, text: &str) {
+        self.process.kill().unwrap();
+        fs::write(self.folder.join("guard.toml"), text).unwrap();
+        self.process = Self::spawn(&self.namespace);
+    }
+
+    /// Gives an order over the admin socket.
+    fn order(&self, service: &str, verb: &str) {
+        let mut stream = UnixStream::connect(self.folder.join("admin.sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = format!(
+            "POST /services/{service}/{verb} HTTP/1.0\r\nContent-Type: application/json\r\n\
+             Content-Length: 2\r\n\r\n{{}}"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    }
+
+    /// Who gave the order that is in force for a service.
+    fn ordered_by(&self, name: &str) -> Option<String> {
+        let status = self.status()?;
+        let services = status["services"].as_array()?;
+        let service = services.iter().find(|service| service["name"] == name)?;
+        service["intent"]["by"].as_str().map(str::to_owned)
     }
 
     fn until(&self, what: &str, condition: impl FnMut() -> bool) {
@@ -209,6 +243,69 @@ fn a_reload_is_taken_whole_or_refused_whole() {
         assert_eq!(guard.reload(&config(&BOTH[..1])), None);
         guard.until("dns to stay demoted", || guard.boosts() == 1);
         assert!(guard.preferred("web"));
+    });
+}
+
+/// The file's own order follows the file over a restart; an operator's follows the operator.
+#[test]
+fn what_the_file_ordered_before_a_restart_follows_the_file_and_an_operators_drain_stands() {
+    isolated(|| {
+        let mut guard = Guard::start();
+        let removed = config(&[("web", ""), ("dns", "state = \"removed\"")]);
+        assert_eq!(guard.reload(&removed), None);
+        guard.until("dns to be demoted", || guard.boosts() == 1);
+        guard.restart(&removed);
+        guard.until("the order to stand", || {
+            guard.ordered_by("dns").as_deref() == Some("the configuration")
+        });
+        guard.until("web to be back", || guard.preferred("web"));
+        assert_eq!(guard.boosts(), 1);
+
+        guard.restart(&config(&BOTH));
+        guard.until("dns to be back", || {
+            guard.preferred("web") && guard.preferred("dns")
+        });
+        assert_eq!(guard.ordered_by("dns"), None);
+
+        guard.order("dns", "drain");
+        guard.until("dns to be drained", || guard.boosts() == 1);
+        for text in [&removed, &config(&BOTH)] {
+            guard.restart(text);
+            guard.until("web to be back", || guard.preferred("web"));
+            guard.until("the operator's order to stand", || {
+                let by = guard.ordered_by("dns");
+                by.is_some_and(|by| by != "the configuration")
+            });
+            assert_eq!(guard.boosts(), 1);
+        }
+        guard.order("dns", "undrain");
+        guard.until("dns to be back", || guard.preferred("dns"));
+    });
+}
+
+/// What systemd is told, with `Type=notify` and a watchdog; a stop demotes and ends in order.
+#[test]
+fn the_service_manager_is_told_and_a_stop_demotes() {
+    isolated(|| {
+        let mut guard = Guard::start();
+        guard.await_told("READY=1");
+        guard.await_told("WATCHDOG=1");
+        fs::remove_file(guard.folder.join("dns")).unwrap();
+        let status = guard.await_told("STATUS=1 of 2 preferred");
+        assert!(status.contains("dns demoted: "), "{status}");
+        guard.drain_told();
+        guard.process.signal(Signal::SIGHUP).unwrap();
+        let reloading = guard.await_told("RELOADING=1");
+        assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+        guard.await_told("READY=1");
+        guard.await_told("WATCHDOG=1");
+        assert_eq!(guard.boosts(), 1);
+        guard.process.signal(Signal::SIGTERM).unwrap();
+        guard.await_told("STOPPING=1");
+        guard.await_end(0);
+        assert_eq!(guard.boosts(), 0);
+        let copies = guard.namespace.run("ip -4 -o addr show dev svc0").unwrap();
+        assert_eq!(copies.matches("192.0.2.").count(), 2, "{copies}");
     });
 }
 
