@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::route_map::Entry;
 use super::vty::{Reply, ReplyParser, TooLong};
 use crate::socket;
 
@@ -80,19 +81,25 @@ impl ClientError {
 }
 
 /// A question. It is made of checked parts only: no name of the configuration gets in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Question {
     /// The sessions of the default VRF.
     Summary,
     /// What was sent to a neighbour, of IPv4 (true) or IPv6.
     Advertised(IpAddr, bool),
+    /// The right to see the configuration, for this connection. Changes nothing.
+    Enable,
+    /// The route-map that this entry is of. Only after [`Question::Enable`].
+    RouteMap(Entry),
 }
 
 impl std::fmt::Display for Question {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Summary => f.write_str("show bgp summary json"),
+            Self::Enable => f.write_str("enable"),
+            Self::RouteMap(entry) => write!(f, "show route-map {} json", entry.name()),
             Self::Advertised(neighbour, is_v4) => {
                 let family = if *is_v4 { "ipv4" } else { "ipv6" };
                 write!(
@@ -140,19 +147,19 @@ impl Client {
     /// [`ClientError`]. A reply that says "no" is none.
     pub async fn ask(&mut self, question: Question) -> Result<Reply, ClientError> {
         if let Some(kept) = self.connection.take() {
-            match self.exchange(kept, question).await {
+            match self.exchange(kept, &question).await {
                 Err(ClientError::Broken { .. }) => {}
                 result => return result,
             }
         }
         let fresh = self.connect().await?;
-        self.exchange(fresh, question).await
+        self.exchange(fresh, &question).await
     }
 
     async fn exchange(
         &mut self,
         mut connection: Connection,
-        question: Question,
+        question: &Question,
     ) -> Result<Reply, ClientError> {
         let line = format!("{question}\0");
         let reply = timeout(TIME_OUT, async {

@@ -12,4 +12,5 @@ mod bird;
 mod frr;
 mod hostile;
 mod include;
+mod route_map;
 mod support;

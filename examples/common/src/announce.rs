@@ -8,7 +8,8 @@
 //! channels, carrier, floor_protocols           # bird
 //! boost                                        # bird, carrier = "protocol"
 //! include, constant, main_config               # bird, carrier = "include"
-//! neighbours                                   # frr
+//! neighbours, carrier                          # frr
+//! route_maps, vtysh, vtysh_config_dir          # frr, carrier = "route-map"
 //! local_pref | med | prepend | community       # bird, frr: how a level shows; one at most
 //! ```
 
@@ -47,7 +48,7 @@ pub struct AnnounceTable {
     pub socket: Option<PathBuf>,
     /// BIRD: the channels whose exports are read back, such as `router4.ipv4`.
     pub channels: Option<Vec<String>>,
-    /// BIRD: what carries the preference into it. Default `kernel`.
+    /// What carries the preference into the daemon. Default `kernel`.
     pub carrier: Option<CarrierKey>,
     /// BIRD, `carrier = "protocol"`: the protocols that are enabled while preferred.
     pub boost: Option<Vec<String>>,
@@ -61,6 +62,12 @@ pub struct AnnounceTable {
     pub main_config: Option<PathBuf>,
     /// FRR: the neighbours whose updates are read back.
     pub neighbours: Option<Vec<IpAddr>>,
+    /// FRR, `carrier = "route-map"`: the entries that hold the level, `"TO-ROUTER4 10"`.
+    pub route_maps: Option<Vec<String>>,
+    /// FRR, `carrier = "route-map"`: the program. Default `/usr/bin/vtysh`.
+    pub vtysh: Option<PathBuf>,
+    /// FRR, `carrier = "route-map"`: where vtysh has its `vtysh.conf`. Default: its own.
+    pub vtysh_config_dir: Option<PathBuf>,
     /// The local preference of each level. Default: 200 and 50, and a backup's 150 and 10.
     pub local_pref: Option<Levels>,
     /// The MED of each level.
@@ -100,7 +107,7 @@ impl AnnounceKind {
 
 /// `carrier` in `[announce]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum CarrierKey {
     /// The service address on `lo`.
     Kernel,
@@ -108,6 +115,8 @@ pub enum CarrierKey {
     Protocol,
     /// A file that BIRD's configuration includes.
     Include,
+    /// Entries of FRR's outgoing route-maps.
+    RouteMap,
 }
 
 /// How a service is announced.
@@ -126,17 +135,26 @@ pub enum Announce {
 /// The keys that only the kernel's part has.
 const KERNEL: [&str; 3] = ["floor", "dead_man", "interface"];
 /// The keys of both daemons.
-const DAEMON: [&str; 5] = ["socket", "local_pref", "med", "prepend", "community"];
-/// The keys of BIRD alone.
-const BIRD: [&str; 7] = [
-    "channels",
+const DAEMON: [&str; 6] = [
+    "socket",
     "carrier",
+    "local_pref",
+    "med",
+    "prepend",
+    "community",
+];
+/// The keys of BIRD alone.
+const BIRD: [&str; 6] = [
+    "channels",
     "boost",
     "floor_protocols",
     "include",
     "constant",
     "main_config",
 ];
+
+/// The keys of FRR alone.
+const FRR: [&str; 4] = ["neighbours", "route_maps", "vtysh", "vtysh_config_dir"];
 
 impl AnnounceTable {
     /// This table's keys, and for those that it lacks the keys of `defaults`. What belongs to
@@ -168,6 +186,12 @@ impl AnnounceTable {
             constant: own.constant.clone().or(carrying.constant.clone()),
             main_config: own.main_config.clone().or(theirs.main_config.clone()),
             neighbours: own.neighbours.clone().or(theirs.neighbours.clone()),
+            route_maps: own.route_maps.clone().or(carrying.route_maps.clone()),
+            vtysh: own.vtysh.clone().or(carrying.vtysh.clone()),
+            vtysh_config_dir: own
+                .vtysh_config_dir
+                .clone()
+                .or(carrying.vtysh_config_dir.clone()),
             local_pref: shown.local_pref,
             med: shown.med,
             prepend: shown.prepend,
@@ -227,6 +251,9 @@ impl AnnounceTable {
             (self.constant.is_some(), "constant"),
             (self.main_config.is_some(), "main_config"),
             (self.neighbours.is_some(), "neighbours"),
+            (self.route_maps.is_some(), "route_maps"),
+            (self.vtysh.is_some(), "vtysh"),
+            (self.vtysh_config_dir.is_some(), "vtysh_config_dir"),
             (self.local_pref.is_some(), "local_pref"),
             (self.med.is_some(), "med"),
             (self.prepend.is_some(), "prepend"),
@@ -236,7 +263,7 @@ impl AnnounceTable {
             AnnounceKind::None => &[],
             AnnounceKind::Loopback => &[&KERNEL],
             AnnounceKind::Bird => &[&KERNEL, &DAEMON, &BIRD],
-            AnnounceKind::Frr => &[&KERNEL, &DAEMON, &["neighbours"]],
+            AnnounceKind::Frr => &[&KERNEL, &DAEMON, &FRR],
         };
         given
             .into_iter()

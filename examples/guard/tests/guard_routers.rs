@@ -138,6 +138,43 @@ fn bird_is_configured_by_an_include_file() {
     });
 }
 
+/// The level in outgoing route-maps, through vtysh, which inherits no capability either.
+#[test]
+fn frr_is_steered_by_its_route_maps() {
+    isolated(|| {
+        let mut stage = Stage::new(Kind::Frr, GUARD, |mut text| {
+            for family in ["4", "6"] {
+                let boost = format!("  redistribute connected route-map BOOST{family}\n");
+                let entry = format!("route-map TO-ROUTER{family} permit 10\n");
+                assert!(text.contains(&boost) && text.contains(&entry));
+                text = text.replace(&boost, "");
+                text = text.replace(&entry, &format!("{entry} set local-preference 50\n"));
+            }
+            text
+        });
+        let folder = stage.socket().parent().unwrap().display().to_string();
+        let keys = format!(
+            "carrier = \"route-map\"\nroute_maps = [\"TO-ROUTER4 10\", \"TO-ROUTER6 10\"]\n\
+             vtysh_config_dir = \"{folder}\""
+        );
+        let announce = stage.announce(&keys).replace("floor = true\n", "");
+        stage.start(&announce);
+        stage.until_confirmed("preferred", 200);
+        stage.ail();
+        stage.until_confirmed("demoted", 50);
+        stage.heal();
+        stage.until_confirmed("preferred", 200);
+        // bgpd comes back with what its file says, and is brought up to date.
+        stage.kill_daemon();
+        stage.until_unconfirmed("bgpd");
+        stage.restart_daemon();
+        stage.until_confirmed("preferred", 200);
+        assert_eq!(stage.boosts(), 0);
+        stage.stop();
+        stage.until_router_has(Some(50));
+    });
+}
+
 #[test]
 fn a_dry_run_tells_the_daemon_and_changes_nothing() {
     isolated(|| {

@@ -5,8 +5,8 @@ use std::fmt;
 
 use anycast_announce::bird::client::ClientError as BirdError;
 use anycast_announce::bird::{BirdAnnouncer, Carrier};
-use anycast_announce::frr::FrrAnnouncer;
 use anycast_announce::frr::client::ClientError as FrrError;
+use anycast_announce::frr::{Carrier as FrrCarrier, FrrAnnouncer};
 use anycast_announce::kernel::{KernelAnnouncer, KernelConfig, KernelShare};
 use anycast_core::announce::{AnnounceError, Announcer, Role};
 
@@ -24,7 +24,7 @@ impl Announce {
         match self {
             Self::Loopback(kernel) => Some(kernel),
             Self::Bird(bird) => bird.kernel(),
-            Self::Frr(frr) => Some(frr.kernel()),
+            Self::Frr(frr) => frr.kernel(),
             Self::Nothing => None,
         }
     }
@@ -85,7 +85,16 @@ impl Announce {
                 };
                 protocols.chain(file).collect()
             }
-            Self::Loopback(_) | Self::Frr(_) | Self::Nothing => Vec::new(),
+            Self::Frr(frr) => {
+                let socket = frr.socket().display();
+                let name = |entry| format!("the {entry} of FRR at {socket}");
+                if let FrrCarrier::RouteMap(maps) = frr.carrier() {
+                    maps.entries().iter().map(name).collect()
+                } else {
+                    Vec::new()
+                }
+            }
+            Self::Loopback(_) | Self::Nothing => Vec::new(),
         }
     }
 }
@@ -102,7 +111,12 @@ impl fmt::Display for Announce {
                 write!(
                     f,
                     "frr at {socket}, confirmed from what {neighbours} were sent"
-                )
+                )?;
+                if let FrrCarrier::RouteMap(maps) = frr.carrier() {
+                    let entries: Vec<_> = maps.entries().iter().map(ToString::to_string).collect();
+                    write!(f, "; the level in {}", entries.join(", "))?;
+                }
+                Ok(())
             }
             Self::Bird(bird) => {
                 let channels: Vec<_> = bird.channels().iter().map(ToString::to_string).collect();

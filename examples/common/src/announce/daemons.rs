@@ -1,11 +1,12 @@
 //! What is announced through a routing daemon: the keys of BIRD and of FRR.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anycast_announce::bird::command::{Channel, NameError, Symbol};
 use anycast_announce::bird::include::IncludeFile;
 use anycast_announce::bird::{BirdConfig, BirdConfigError, Carrier};
-use anycast_announce::frr::{FrrConfig, FrrConfigError};
+use anycast_announce::frr::route_map::{Entry, RouteMaps};
+use anycast_announce::frr::{Carrier as FrrCarrier, FrrConfig, FrrConfigError};
 use anycast_core::service::ServiceAddresses;
 
 use super::{AnnounceTable, CarrierKey, Fault};
@@ -50,6 +51,10 @@ impl AnnounceTable {
 
     fn bird_carrier(&self) -> Result<Carrier, Fault> {
         let carrier = self.carrier.unwrap_or(CarrierKey::Kernel);
+        if carrier == CarrierKey::RouteMap {
+            let reason = "\"route-map\" is FRR's; choose \"kernel\", \"protocol\" or \"include\"";
+            return Err(Fault::new("carrier", &reason));
+        }
         self.fits(carrier)?;
         match carrier {
             CarrierKey::Kernel => self.kernel().map(Carrier::Kernel),
@@ -57,18 +62,22 @@ impl AnnounceTable {
                 self.has_floor()?;
                 names("boost", self.boost.as_deref(), Symbol::new).map(Carrier::Protocol)
             }
-            CarrierKey::Include => self.include_file().map(Carrier::Include),
+            CarrierKey::Include | CarrierKey::RouteMap => self.include_file().map(Carrier::Include),
         }
     }
 
     /// Refuses keys that mean something for another carrier alone.
     fn fits(&self, carrier: CarrierKey) -> Result<(), Fault> {
-        let (kernel, protocol, include) = (
-            CarrierKey::Kernel,
-            CarrierKey::Protocol,
-            CarrierKey::Include,
-        );
-        let given: [(bool, &str, &[CarrierKey]); 7] = [
+        let (kernel, protocol) = (CarrierKey::Kernel, CarrierKey::Protocol);
+        let (include, route_map) = (CarrierKey::Include, CarrierKey::RouteMap);
+        let given: [(bool, &str, &[CarrierKey]); 10] = [
+            (self.route_maps.is_some(), "route_maps", &[route_map]),
+            (self.vtysh.is_some(), "vtysh", &[route_map]),
+            (
+                self.vtysh_config_dir.is_some(),
+                "vtysh_config_dir",
+                &[route_map],
+            ),
             (self.floor.is_some(), "floor", &[kernel, protocol]),
             (self.dead_man.is_some(), "dead_man", &[kernel]),
             (self.interface.is_some(), "interface", &[kernel]),
@@ -86,10 +95,12 @@ impl AnnounceTable {
             CarrierKey::Kernel => "\"kernel\"",
             CarrierKey::Protocol => "\"protocol\", which has no dead man and sets no address",
             CarrierKey::Include => "\"include\", which has neither floor nor dead man",
+            CarrierKey::RouteMap => "\"route-map\", which has neither floor nor dead man",
         };
         let other = match of.last() {
             Some(CarrierKey::Protocol) => ", or set carrier = \"protocol\"",
             Some(CarrierKey::Include) => ", or set carrier = \"include\"",
+            Some(CarrierKey::RouteMap) => ", or set carrier = \"route-map\"",
             Some(CarrierKey::Kernel) | None => "",
         };
         let reason = format!("has no effect with carrier = {own}; remove it{other}");
@@ -117,7 +128,8 @@ impl AnnounceTable {
 
     pub(super) fn frr(&self) -> Result<FrrConfig, Fault> {
         let neighbours = self.neighbours.clone().unwrap_or_default();
-        let config = FrrConfig::new(self.kernel()?, neighbours);
+        let carrier = self.frr_carrier()?;
+        let config = FrrConfig::carried(carrier, neighbours);
         let mut config = config.map_err(|error| frr_fault(&error))?;
         if let Some(socket) = self.absolute_socket()? {
             config = config.with_socket(socket);
@@ -129,15 +141,46 @@ impl AnnounceTable {
         Ok(config)
     }
 
-    fn absolute_socket(&self) -> Result<Option<PathBuf>, Fault> {
-        match &self.socket {
-            Some(socket) if !socket.is_absolute() => {
-                let reason = format!("{} is not an absolute path", socket.display());
-                Err(Fault::new("socket", &reason))
+    fn frr_carrier(&self) -> Result<FrrCarrier, Fault> {
+        let carrier = self.carrier.unwrap_or(CarrierKey::Kernel);
+        if matches!(carrier, CarrierKey::Protocol | CarrierKey::Include) {
+            let reason = "is BIRD's; choose \"kernel\" or \"route-map\"";
+            return Err(Fault::new("carrier", &reason));
+        }
+        self.fits(carrier)?;
+        match carrier {
+            CarrierKey::Kernel => self.kernel().map(FrrCarrier::Kernel),
+            CarrierKey::RouteMap | CarrierKey::Protocol | CarrierKey::Include => {
+                let entries = self.route_maps.iter().flatten();
+                let entries = entries.map(|text| Entry::new(text));
+                let entries = entries.collect::<Result<Vec<_>, _>>();
+                let entries = entries.map_err(|error| Fault::new("route_maps", &error))?;
+                let mut maps = RouteMaps::new(entries);
+                if let Some(vtysh) = &self.vtysh {
+                    maps = maps.with_vtysh(absolute("vtysh", vtysh)?);
+                }
+                if let Some(folder) = &self.vtysh_config_dir {
+                    maps = maps.with_config_dir(absolute("vtysh_config_dir", folder)?);
+                }
+                Ok(FrrCarrier::RouteMap(maps))
             }
-            socket => Ok(socket.clone()),
         }
     }
+
+    fn absolute_socket(&self) -> Result<Option<PathBuf>, Fault> {
+        match &self.socket {
+            Some(socket) => absolute("socket", socket).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+fn absolute(key: &'static str, path: &Path) -> Result<PathBuf, Fault> {
+    if path.is_absolute() {
+        return Ok(path.to_owned());
+    }
+    let reason = format!("{} is not an absolute path", path.display());
+    Err(Fault::new(key, &reason))
 }
 
 fn names<T>(
@@ -165,6 +208,12 @@ fn frr_fault(error: &FrrConfigError) -> Fault {
     if matches!(error, FrrConfigError::Community) {
         let reason = format!("{error}; use local_pref, med or prepend");
         return Fault::new("community", &reason);
+    }
+    if matches!(error, FrrConfigError::NoNumber) {
+        return Fault::new("prepend", error);
+    }
+    if matches!(error, FrrConfigError::NoEntry) {
+        return Fault::new("route_maps", error);
     }
     Fault::new("neighbours", error)
 }
