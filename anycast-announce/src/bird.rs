@@ -9,13 +9,22 @@
 //! - [`Carrier::Protocol`]: BIRD's own protocols are enabled and disabled. **There is no dead
 //!   man**: when this process dies, what was announced stays announced. For hosts on which
 //!   addresses cannot be changed.
+//! - [`Carrier::Include`]: a generated file holds the level, and BIRD loads its configuration
+//!   anew, see [`include`]. **There is no dead man** either. For policies that floor and boost
+//!   cannot express.
 //!
 //! Either way the answer is read back from the Adj-RIB-Out: the export tables of the channels
 //! named in the configuration (`export table on;`). `show route export` is not used, since it
 //! runs the filter anew and shows what was never sent. [`Applied::Confirmed`] means that every
 //! established session has sent the level's [attribute](Expression) for every address, and
 //! that each address has at least one. Whatever else was found is
-//! [`Applied::Unconfirmed`], with the channel and what it sends.
+//! [`Applied::Unconfirmed`], with the channel and what it sends; so is a BIRD that does not
+//! answer. The kernel's boost is renewed all the same, before anything is asked of BIRD: a
+//! daemon that hangs or is restarted lowers no healthy node.
+//!
+//! Until this announcer has applied its first decision, what BIRD cannot tell (it is not up,
+//! no session stands) is taken from the kernel where that carries: the boost is what will be
+//! exported. After it, what BIRD cannot tell is not known.
 //!
 //! `Withdrawn` disables the floor's protocols, where these are named; without them a
 //! withdrawal cannot be expressed. Protocols disabled by hand come back with any plain
@@ -35,15 +44,17 @@
 
 pub mod client;
 pub mod command;
+mod config;
 pub mod export;
+pub mod include;
+pub mod loaded;
 pub mod reply;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anycast_core::announce::{
-    AnnounceError, Announcer, Applied, Capabilities, Decision, InForce, Observation, Preference,
-    Role,
+    AnnounceError, Announcer, Applied, Capabilities, Decision, InForce, Level, Observation,
+    Preference, Role,
 };
 use anycast_core::health::Reason;
 use anycast_core::service::{ServiceAddress, ServiceAddresses};
@@ -51,115 +62,20 @@ use async_trait::async_trait;
 
 use self::client::Client;
 use self::command::{Channel, Command, Symbol};
+pub use self::config::{BirdConfig, BirdConfigError, Carrier, DEFAULT_SOCKET};
 use self::export::exported;
+use self::include::{Include, level_of};
 use crate::attributes::Expression;
-use crate::kernel::{KernelAnnouncer, KernelConfig};
-use crate::readback::{Readback, backend};
+use crate::kernel::{KernelAnnouncer, KernelShare};
+use crate::readback::{self, Readback, backend};
 
-/// How long an `apply` waits for the exports to show what was decided. BIRD exports within
-/// milliseconds; a session that is slow to take updates needs longer, and is asked again.
+/// How long an `apply` waits for the exports to show what was decided, and at most a third of
+/// the dead-man time, so that waiting never costs a renewal. BIRD exports within milliseconds;
+/// a session that is slow to take updates needs longer, and is asked again.
 pub const VERIFY_FOR: Duration = Duration::from_secs(2);
 
 /// Pause between two looks at the exports.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// Where Debian's BIRD has its control socket.
-pub const DEFAULT_SOCKET: &str = "/run/bird/bird.ctl";
-
-/// What carries the preference into BIRD.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Carrier {
-    /// The service address on `lo`, under the kernel's dead man.
-    Kernel(KernelConfig),
-    /// Protocols that are enabled while preferred. No dead man.
-    Protocol(Vec<Symbol>),
-}
-
-/// What the operator chooses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BirdConfig {
-    socket: PathBuf,
-    carrier: Carrier,
-    channels: Vec<Channel>,
-    floor: Vec<Symbol>,
-    expression: Option<Expression>,
-}
-
-/// Why a configuration cannot work.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BirdConfigError {
-    /// There is no channel to read exports from.
-    #[error("names no channel, so nothing could be read back; name each, such as router4.ipv4")]
-    NoChannel,
-    /// The carrier names no protocol.
-    #[error("names no protocol that is the boost")]
-    NoBoost,
-    /// A protocol cannot be both.
-    #[error("{0} is both boost and floor; losing the boost would withdraw")]
-    Both(String),
-    /// The levels are equal or the wrong way round.
-    #[error("a demoted route must be inferior to a preferred one")]
-    Order,
-}
-
-impl BirdConfig {
-    /// Reads exports back from `channels`, one or more.
-    ///
-    /// # Errors
-    /// [`BirdConfigError::NoChannel`], [`BirdConfigError::NoBoost`].
-    pub fn new(carrier: Carrier, channels: Vec<Channel>) -> Result<Self, BirdConfigError> {
-        if channels.is_empty() {
-            return Err(BirdConfigError::NoChannel);
-        }
-        if matches!(&carrier, Carrier::Protocol(boost) if boost.is_empty()) {
-            return Err(BirdConfigError::NoBoost);
-        }
-        Ok(Self {
-            socket: DEFAULT_SOCKET.into(),
-            carrier,
-            channels,
-            floor: Vec::new(),
-            expression: None,
-        })
-    }
-
-    /// The control socket; default [`DEFAULT_SOCKET`].
-    #[must_use]
-    pub fn with_socket(mut self, socket: PathBuf) -> Self {
-        self.socket = socket;
-        self
-    }
-
-    /// The protocols of the floor, which an operator's withdrawal disables. Default: none,
-    /// and a withdrawal cannot be expressed.
-    ///
-    /// # Errors
-    /// [`BirdConfigError::Both`].
-    pub fn with_floor(mut self, floor: Vec<Symbol>) -> Result<Self, BirdConfigError> {
-        if let Carrier::Protocol(boost) = &self.carrier
-            && let Some(both) = floor.iter().find(|name| boost.contains(name))
-        {
-            return Err(BirdConfigError::Both(both.as_str().to_owned()));
-        }
-        self.floor = floor;
-        Ok(self)
-    }
-
-    /// The attribute that BIRD's filters set. Default: local preference, 200 and 50 for a
-    /// primary, see [`Role::local_pref`].
-    ///
-    /// # Errors
-    /// [`BirdConfigError::Order`].
-    pub fn with_expression(mut self, expression: Expression) -> Result<Self, BirdConfigError> {
-        if !expression.is_ordered() {
-            return Err(BirdConfigError::Order);
-        }
-        self.expression = Some(expression);
-        Ok(self)
-    }
-}
 
 /// Announces a service through a BIRD that runs on this host.
 #[derive(Debug)]
@@ -167,11 +83,16 @@ pub struct BirdAnnouncer {
     client: Client,
     kernel: Option<KernelAnnouncer>,
     boost: Vec<Symbol>,
+    include: Option<Include>,
     channels: Vec<Channel>,
     floor: Vec<Symbol>,
     expression: Option<Expression>,
     /// Whose levels exports are read as; of the last decision.
     role: Role,
+    /// The floor's protocols were found or set up, and not taken down since.
+    floor_stands: bool,
+    /// A first decision was carried; what is in force is no longer what was found.
+    has_carried: bool,
 }
 
 impl BirdAnnouncer {
@@ -179,19 +100,35 @@ impl BirdAnnouncer {
     /// mean which level until the first decision says it.
     #[must_use]
     pub fn new(config: BirdConfig, role: Role) -> Self {
+        let mut include = None;
         let (kernel, boost) = match config.carrier {
             Carrier::Kernel(kernel) => (Some(KernelAnnouncer::new(kernel)), Vec::new()),
             Carrier::Protocol(boost) => (None, boost),
+            Carrier::Include(file) => {
+                include = Some(Include::new(file));
+                (None, Vec::new())
+            }
         };
         Self {
             client: Client::new(&config.socket),
             kernel,
             boost,
+            include,
             channels: config.channels,
             floor: config.floor,
             expression: config.expression,
             role,
+            floor_stands: false,
+            has_carried: false,
         }
+    }
+
+    /// Reads the kernel's addresses together with others of this process, see
+    /// [`KernelAnnouncer::sharing`]. Without effect where the kernel does not carry.
+    #[must_use]
+    pub fn sharing(mut self, share: &KernelShare) -> Self {
+        self.kernel = self.kernel.map(|kernel| kernel.sharing(share));
+        self
     }
 
     /// Checks that BIRD answers, that its protocols are as named, and the right to change
@@ -208,7 +145,20 @@ impl BirdAnnouncer {
         for name in names.cloned().collect::<Vec<_>>() {
             self.command(Command::ShowProtocol(name)).await?;
         }
-        Ok(())
+        if let Some(include) = &self.include {
+            include
+                .probe()
+                .map_err(|source| backend("BIRD: the include file".to_owned(), source))?;
+        } else if self.boost.is_empty() && self.floor.is_empty() {
+            return Ok(()); // to show is all that is needed
+        }
+        // It changes nothing, and a restricted socket denies it. What it says of the
+        // configuration is the operator's business.
+        let check = self.client.ask(&Command::ConfigureCheck).await;
+        check.map(drop).map_err(|source| {
+            let what = "BIRD: more is needed than to look".to_owned();
+            backend(what, source)
+        })
     }
 
     /// A command whose failure is an error.
@@ -240,25 +190,71 @@ impl BirdAnnouncer {
         Ok(())
     }
 
-    /// The floor is put up before anything else, and taken down after everything else.
+    /// Puts the floor up. One that cannot be known to stand forbids a raise: the loss of that
+    /// boost would be a withdrawal.
+    async fn raise_floor(&mut self) -> Result<(), AnnounceError> {
+        let floor = self.floor.clone();
+        self.set(&floor, true).await?;
+        self.floor_stands = true;
+        Ok(())
+    }
+
+    /// What comes first. A floor that stands is looked after later: the boost must not wait
+    /// for a BIRD that hangs.
     async fn carry(&mut self, decision: &Decision) -> Result<(), AnnounceError> {
-        let (floor, boost) = (self.floor.clone(), self.boost.clone());
-        let is_withdrawn = decision.preference().is_withdrawn();
-        if !is_withdrawn {
-            self.set(&floor, true).await?;
-        }
-        match &mut self.kernel {
-            // What it could not confirm shows in the exports.
-            Some(kernel) => drop(kernel.apply(decision).await?),
-            None => {
-                let is_preferred = decision.preference() == Preference::Preferred;
-                self.set(&boost, is_preferred).await?;
+        let is_preferred = decision.preference() == Preference::Preferred;
+        if !decision.preference().is_withdrawn() && !self.floor_stands {
+            let raised = self.raise_floor().await;
+            if is_preferred || self.kernel.is_none() {
+                raised?;
             }
         }
-        if is_withdrawn {
-            self.set(&floor, false).await?;
+        if let Some(kernel) = &mut self.kernel {
+            // What it could not confirm shows in the exports.
+            drop(kernel.apply(decision).await?);
+        } else if let Some(include) = &mut self.include {
+            let level = if is_preferred {
+                Level::Preferred
+            } else {
+                Level::Demoted
+            };
+            let value = level_of(self.expression, self.role, level);
+            let loaded = include.load(&mut self.client, value).await;
+            loaded.map_err(|source| backend("BIRD: the include file".to_owned(), source))?;
+        } else {
+            let boost = self.boost.clone();
+            self.set(&boost, is_preferred).await?;
         }
+        self.has_carried = true;
         Ok(())
+    }
+
+    /// What comes after it: the floor, and the proof.
+    async fn settle(
+        &mut self,
+        decision: &Decision,
+        deadline: Instant,
+    ) -> Result<Applied, AnnounceError> {
+        if decision.preference().is_withdrawn() {
+            let floor = self.floor.clone();
+            self.floor_stands = false;
+            self.set(&floor, false).await?;
+        } else {
+            self.raise_floor().await?;
+        }
+        self.verify(decision, deadline).await
+    }
+
+    /// How long BIRD may take beside the dead man.
+    fn patience(&self) -> Duration {
+        readback::patience(self.capabilities().dead_man, VERIFY_FOR)
+    }
+
+    fn slow(&self, patience: Duration) -> Reason {
+        let socket = self.client.path().display();
+        Reason::new(&format!(
+            "{socket}: BIRD has not answered within {patience:?}"
+        ))
     }
 
     async fn is_established(&mut self, channel: &Channel) -> Result<bool, AnnounceError> {
@@ -300,14 +296,17 @@ impl BirdAnnouncer {
     }
 
     /// Waits until the exports are as decided, for a time.
-    async fn verify(&mut self, decision: &Decision) -> Result<Applied, AnnounceError> {
+    async fn verify(
+        &mut self,
+        decision: &Decision,
+        deadline: Instant,
+    ) -> Result<Applied, AnnounceError> {
         let addresses: Vec<_> = decision.addresses().iter().collect();
-        let deadline = Instant::now() + VERIFY_FOR;
         loop {
             let found = self.exports(&addresses).await?;
             match found.differs(&addresses, decision.preference()) {
                 None => return Ok(Applied::Confirmed),
-                Some(how) if Instant::now() >= deadline => {
+                Some(how) if Instant::now() + LOOK_EVERY >= deadline => {
                     return Ok(Applied::Unconfirmed(Reason::new(&how)));
                 }
                 Some(_) => tokio::time::sleep(LOOK_EVERY).await,
@@ -345,15 +344,43 @@ impl Announcer for BirdAnnouncer {
             });
         }
         self.carry(decision).await?;
-        self.verify(decision).await
+        let patience = self.patience();
+        let settled = self.settle(decision, Instant::now() + patience);
+        match tokio::time::timeout(patience + LOOK_EVERY, settled).await {
+            Ok(Ok(applied)) => Ok(applied),
+            // It was written, and cannot be read back.
+            Ok(Err(error)) => Ok(Applied::Unconfirmed(readback::reason(&error))),
+            Err(_) => Ok(Applied::Unconfirmed(self.slow(patience))),
+        }
     }
 
     async fn observe(
         &mut self,
         addresses: &ServiceAddresses,
     ) -> Result<Observation, AnnounceError> {
-        let addresses: Vec<_> = addresses.iter().collect();
-        self.exports(&addresses).await?.observation(&addresses)
+        let kernel = match &mut self.kernel {
+            Some(kernel) => Some(kernel.observe(addresses).await?),
+            None => None,
+        };
+        let (list, patience): (Vec<_>, _) = (addresses.iter().collect(), self.patience());
+        let exported = match tokio::time::timeout(patience, self.exports(&list)).await {
+            Ok(found) => found.and_then(|found| found.observation(&list)),
+            Err(_) => {
+                let why = std::io::Error::other(self.slow(patience).to_string());
+                Err(backend("what is exported".to_owned(), why))
+            }
+        };
+        match (kernel, exported) {
+            (None, exported) => exported,
+            // The permanent copy may be gone while the floor is still exported.
+            (Some(kernel), Ok(exported)) => Ok(readback::lowest(exported, &kernel)),
+            (Some(kernel), Err(error)) if !self.has_carried => {
+                let reason = readback::reason(&error);
+                tracing::warn!(%reason, "what is exported is not known; starting from the kernel");
+                Ok(kernel)
+            }
+            (Some(_), Err(error)) => Err(error),
+        }
     }
 
     async fn disturbed(&mut self) {

@@ -19,3 +19,5 @@ pub mod bird;
 pub mod frr;
 #[cfg(any(feature = "bird", feature = "frr"))]
 mod readback;
+#[cfg(any(feature = "bird", feature = "frr"))]
+mod socket;

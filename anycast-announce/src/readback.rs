@@ -1,6 +1,9 @@
 //! What the sessions of a routing daemon have sent, and what that means. Pure.
 
+use std::time::Duration;
+
 use anycast_core::announce::{AnnounceError, InForce, Observation, Preference};
+use anycast_core::health::Reason;
 use anycast_core::service::ServiceAddress;
 
 /// What was found in the Adj-RIB-Out.
@@ -83,6 +86,38 @@ fn lower(one: Option<InForce>, other: InForce) -> InForce {
         (Some(InForce::Demoted), _) | (_, InForce::Demoted) => InForce::Demoted,
         (Some(InForce::Preferred) | None, InForce::Preferred) => InForce::Preferred,
     }
+}
+
+/// How long a daemon may be waited for after its boost was renewed: a third of the dead-man
+/// time, at which the next renewal is due, and never more than this.
+pub(crate) fn patience(dead_man: Option<Duration>, at_most: Duration) -> Duration {
+    dead_man.map_or(at_most, |time| (time / 3).min(at_most))
+}
+
+/// An error with its sources, each said once.
+pub(crate) fn reason(error: &dyn std::error::Error) -> Reason {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = error.source();
+    }
+    Reason::new(&text)
+}
+
+/// For each address the lower of what two places say.
+pub(crate) fn lowest(mut one: Observation, other: &Observation) -> Observation {
+    for (address, level) in &mut one.addresses {
+        let there = other.addresses.iter().find(|(there, _)| there == address);
+        if let Some((_, there)) = there {
+            *level = lower(Some(*level), *there);
+        }
+    }
+    one
 }
 
 const fn word(level: InForce) -> &'static str {

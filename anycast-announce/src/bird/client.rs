@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::command::Command;
 use super::reply::{Reply, ReplyError, ReplyParser};
+use crate::socket;
 
 /// Longest wait for a connection, and for each reply.
 pub const TIME_OUT: Duration = Duration::from_secs(2);
@@ -43,7 +44,7 @@ pub enum ClientError {
         #[source]
         source: io::Error,
         /// What to do about it.
-        remedy: &'static str,
+        remedy: String,
     },
     /// The connection broke. The command may have been carried out.
     #[error("{}: {source}", path.display())]
@@ -82,6 +83,19 @@ pub enum ClientError {
         /// The command.
         command: String,
     },
+}
+
+impl ClientError {
+    /// Whether waiting may help, as for a BIRD that is being restarted. A missing right does
+    /// not come by itself, nor does BIRD at the place of another program.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
+            Self::Broken { .. } | Self::TimedOut { .. } => true,
+            Self::Reply { .. } | Self::Restricted { .. } => false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -164,7 +178,7 @@ impl Client {
         timeout(TIME_OUT, async {
             let stream = UnixStream::connect(&self.path).await;
             let stream = stream.map_err(|source| ClientError::Connect {
-                remedy: remedy(&source),
+                remedy: remedy(&self.path, &source),
                 path: self.path.clone(),
                 source,
             })?;
@@ -223,15 +237,15 @@ impl Client {
     }
 }
 
-fn remedy(error: &io::Error) -> &'static str {
+fn remedy(path: &Path, error: &io::Error) -> String {
     let kind = error.kind();
     if kind == io::ErrorKind::NotFound {
-        "is BIRD running, and is that its socket (`bird -s`)?"
+        "is BIRD running, and is that its socket (`bird -s`)?".to_owned()
     } else if kind == io::ErrorKind::PermissionDenied {
-        "the socket is for root and the group `bird`: add SupplementaryGroups=bird to the unit"
+        socket::denied(path, "bird")
     } else if kind == io::ErrorKind::ConnectionRefused {
-        "nothing listens there: is BIRD running?"
+        "nothing listens there: is BIRD running?".to_owned()
     } else {
-        "see whether BIRD is running"
+        "see whether BIRD is running".to_owned()
     }
 }

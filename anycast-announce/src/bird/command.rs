@@ -134,6 +134,8 @@ pub enum Command {
     ShowProtocol(Symbol),
     /// Version, state, and when the configuration was loaded.
     ShowStatus,
+    /// The value of a constant, as it was loaded.
+    Eval(Symbol),
     /// Starts a protocol.
     Enable(Symbol),
     /// Stops a protocol, until somebody enables it or reads the configuration again.
@@ -155,6 +157,7 @@ impl fmt::Display for Command {
             }
             Self::ShowProtocol(name) => write!(f, "show protocols {name}"),
             Self::ShowStatus => f.write_str("show status"),
+            Self::Eval(name) => write!(f, "eval {name}"),
             Self::Enable(name) => write!(f, "enable {name}"),
             Self::Disable(name) => write!(f, "disable {name}"),
             Self::ConfigureCheck => f.write_str("configure check"),

@@ -17,7 +17,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::route_map::Entry;
 use super::vty::{Reply, ReplyParser, TooLong};
+use crate::socket;
 
 /// Longest wait for a connection, and for each reply.
 pub const TIME_OUT: Duration = Duration::from_secs(2);
@@ -35,7 +37,7 @@ pub enum ClientError {
         #[source]
         source: io::Error,
         /// What to do about it.
-        remedy: &'static str,
+        remedy: String,
     },
     /// The connection broke.
     #[error("{}: {source}", path.display())]
@@ -65,20 +67,39 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// Whether waiting may help, as for a bgpd that is being restarted. A missing right does
+    /// not come by itself, nor does bgpd at the place of another program.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
+            Self::Broken { .. } | Self::TimedOut { .. } => true,
+            Self::TooLong { .. } => false,
+        }
+    }
+}
+
 /// A question. It is made of checked parts only: no name of the configuration gets in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Question {
     /// The sessions of the default VRF.
     Summary,
     /// What was sent to a neighbour, of IPv4 (true) or IPv6.
     Advertised(IpAddr, bool),
+    /// The right to see the configuration, for this connection. Changes nothing.
+    Enable,
+    /// The route-map that this entry is of. Only after [`Question::Enable`].
+    RouteMap(Entry),
 }
 
 impl std::fmt::Display for Question {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Summary => f.write_str("show bgp summary json"),
+            Self::Enable => f.write_str("enable"),
+            Self::RouteMap(entry) => write!(f, "show route-map {} json", entry.name()),
             Self::Advertised(neighbour, is_v4) => {
                 let family = if *is_v4 { "ipv4" } else { "ipv6" };
                 write!(
@@ -126,19 +147,19 @@ impl Client {
     /// [`ClientError`]. A reply that says "no" is none.
     pub async fn ask(&mut self, question: Question) -> Result<Reply, ClientError> {
         if let Some(kept) = self.connection.take() {
-            match self.exchange(kept, question).await {
+            match self.exchange(kept, &question).await {
                 Err(ClientError::Broken { .. }) => {}
                 result => return result,
             }
         }
         let fresh = self.connect().await?;
-        self.exchange(fresh, question).await
+        self.exchange(fresh, &question).await
     }
 
     async fn exchange(
         &mut self,
         mut connection: Connection,
-        question: Question,
+        question: &Question,
     ) -> Result<Reply, ClientError> {
         let line = format!("{question}\0");
         let reply = timeout(TIME_OUT, async {
@@ -157,7 +178,7 @@ impl Client {
             .await
             .map_err(|_| self.timed_out("connecting"))?;
         let stream = stream.map_err(|source| ClientError::Connect {
-            remedy: remedy(&source),
+            remedy: remedy(&self.path, &source),
             path: self.path.clone(),
             source,
         })?;
@@ -202,15 +223,15 @@ impl Client {
     }
 }
 
-fn remedy(error: &io::Error) -> &'static str {
+fn remedy(path: &Path, error: &io::Error) -> String {
     let kind = error.kind();
     if kind == io::ErrorKind::NotFound {
-        "is bgpd running, and is that its vty socket?"
+        "is bgpd running, and is that its vty socket?".to_owned()
     } else if kind == io::ErrorKind::PermissionDenied {
-        "the socket is for root and the group `frrvty`: add SupplementaryGroups=frrvty to the unit"
+        socket::denied(path, "frrvty")
     } else if kind == io::ErrorKind::ConnectionRefused {
-        "nothing listens there: is bgpd running?"
+        "nothing listens there: is bgpd running?".to_owned()
     } else {
-        "see whether bgpd is running"
+        "see whether bgpd is running".to_owned()
     }
 }

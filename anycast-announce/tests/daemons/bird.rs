@@ -229,9 +229,13 @@ fn without_an_export_table_nothing_is_confirmed_and_the_remedy_is_named() {
         let lab = Lab::start(Kind::Bird, &sample("bird.conf"));
         lab.run(async || {
             let mut bird = bird(&lab, Carrier::Kernel(kernel(600)), &[]);
-            let error = bird.apply(&now(Preference::Preferred)).await.unwrap_err();
-            let source = std::error::Error::source(&error).unwrap().to_string();
-            assert!(source.contains("export table on"), "{source}");
+            let applied = bird.apply(&now(Preference::Preferred)).await.unwrap();
+            let Applied::Unconfirmed(why) = applied else {
+                panic!("{applied:?}");
+            };
+            assert!(why.as_str().contains("export table on"), "{why}");
+            // Once it has announced, not even an observation is a guess.
+            assert!(bird.observe(&service()).await.is_err());
         });
     });
 }

@@ -11,4 +11,6 @@
 mod bird;
 mod frr;
 mod hostile;
+mod include;
+mod route_map;
 mod support;

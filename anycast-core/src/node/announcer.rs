@@ -58,13 +58,16 @@ async fn bounded<T>(
     }
 }
 
-/// An error with its sources, in one line.
+/// An error with its sources, in one line, each said once.
 pub(super) fn full_text(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         source = error.source();
     }
     text

@@ -2,7 +2,8 @@
 //!
 //! ```toml
 //! [node]              name, domain, state_dir, admin
-//! [announce]          kind = "loopback", floor, dead_man, interface: the default of every service
+//! [announce]          kind = "loopback" | "bird" | "frr" and the keys of that kind, see
+//!                     `anycast_daemon::announce`: the default of every service
 //! [[service]]         name, state = "active" | "removed", addresses, role, rank, fail_safe,
 //!                     rise, fall, hold_down, on_stop, keep_for, and the other keys of a policy
 //! [[service.check]]   kind, name, interval, timeout, recheck, severity, the kind's own keys
@@ -19,7 +20,6 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anycast_announce::kernel::KernelConfig;
 use anycast_core::ServiceName;
 use anycast_core::config::check::{CheckContext, Kinds, checks};
 use anycast_core::config::{ConfigError, NodeTable, Source, invalid};
@@ -50,7 +50,7 @@ pub(crate) struct Service {
     pub(crate) policy: Policy,
     pub(crate) on_stop: OnStop,
     pub(crate) checks: Vec<CheckSpec>,
-    pub(crate) announce: KernelConfig,
+    pub(crate) announce: Announce,
     /// Drained, whatever its checks say, because the file says so.
     pub(crate) is_removed: bool,
 }
@@ -86,6 +86,16 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// All that is needed beyond an ordinary user's rights.
+    pub(crate) fn capabilities(&self) -> CapabilitySet {
+        let mut needed = self.needs;
+        let carries = |service: &Service| service.announce.kernel().is_some();
+        if self.services.iter().any(carries) {
+            needed |= CapabilitySet::NET_ADMIN;
+        }
+        needed
+    }
+
     /// Reads and checks a file.
     ///
     /// # Errors
@@ -169,16 +179,11 @@ fn service(source: &Source, table: &Table, file: &File) -> Result<Service, Confi
     let identity = table.shared.identity(path)?;
     let own = table.announce.as_ref().unwrap_or(&file.announce);
     let announce = own.or(&file.announce);
-    let nothing = || {
-        let reason = "\"none\" would leave nothing to guard; set kind = \"loopback\"";
-        invalid(path, "[announce] kind", reason)
-    };
     if announce.kind == Some(AnnounceKind::None) {
-        return Err(nothing());
+        let reason = "\"none\" would leave nothing to guard; set kind = \"loopback\"";
+        return Err(invalid(path, "[announce] kind", reason));
     }
-    let Announce::Loopback(announce) = announce.resolve(path, "[announce]")? else {
-        return Err(nothing());
-    };
+    let announce = announce.resolve(path, "[announce]", &identity.addresses)?;
     if table.checks.is_empty() {
         return Err(invalid(
             path,
@@ -220,7 +225,8 @@ fn specs(
     Ok(specs)
 }
 
-/// Two services of one name, or with one address: two announcers would fight over it.
+/// Two services of one name, or with one address, or steering the same of a routing daemon:
+/// two announcers would fight over it.
 fn distinct(
     service: &Service,
     others: &[Service],
@@ -241,7 +247,19 @@ fn distinct(
             ));
         }
     }
-    Ok(())
+    let steered = service.announce.steered();
+    let other = others.iter().find_map(|other| {
+        let theirs = other.announce.steered();
+        let both = steered.iter().find(|one| theirs.contains(one))?;
+        Some((other.name(), both))
+    });
+    match other {
+        None => Ok(()),
+        Some((other, both)) => Err(format!(
+            "{name} announce: {both} is steered for {other} already; two services would fight \
+             over it, so give each its own"
+        )),
+    }
 }
 
 /// A fault that concerns several keys of one service, with the place of its table.

@@ -1,7 +1,8 @@
 //! The life of the guard: start, reload, stop.
 //!
-//! **Start**: the admin endpoint is bound, then all services are started on one node, each
-//! with an announcer of its own. What is in force is adopted, so that a restart after a crash, or
+//! **Start**: the admin endpoint is bound, the kernel and the routing daemons are asked whether
+//! they can be used, then all services are started on one node, each with an announcer of its
+//! own. A routing daemon that is not up yet is waited for. What is in force is adopted, so that a restart after a crash, or
 //! under `on_stop = "keep"`, moves no route.
 //!
 //! **SIGHUP** reads the file again: see [`reload`].
@@ -16,11 +17,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anycast_announce::kernel::{KernelAnnouncer, KernelShare};
+use anycast_announce::kernel::KernelShare;
 use anycast_core::ServiceName;
 use anycast_core::admin::{Admin, AdminError};
 use anycast_core::machine::FailSafe;
 use anycast_core::node::{Node, NodeError, OnStop, ServiceSpec, StateDir};
+use anycast_daemon::announce::CannotAnnounce;
 use anycast_daemon::signals::{Signals, Wake};
 use tokio::runtime::Handle;
 
@@ -39,7 +41,7 @@ pub(crate) enum DaemonError {
     #[error(transparent)]
     Node(#[from] NodeError),
     #[error(transparent)]
-    Announce(#[from] anycast_core::announce::AnnounceError),
+    Announce(#[from] CannotAnnounce),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
     #[error("{0}: its decision loop or its announcer died; see the log")]
@@ -89,23 +91,55 @@ pub(crate) async fn run(
 async fn start(config: &Config, probes: Handle) -> Result<Node, DaemonError> {
     let mut node = Node::new(config.node.name.clone()).with_probe_runtime(probes);
     let share = KernelShare::default();
-    for (index, service) in config.services.iter().enumerate() {
-        let mut announcer = KernelAnnouncer::new(service.announce.clone()).sharing(&share);
-        if index == 0 {
-            announcer.probe().await?;
-        }
+    probe(&config.services).await?;
+    for service in &config.services {
+        let role = service.identity.role;
+        let Some(announcer) = service.announce.announcer(role, &share) else {
+            continue; // the configuration lets nothing be guarded that is not announced
+        };
         warn_about(service);
         let identity = service.identity.clone();
         let checks = service.checks.clone();
-        let mut spec = ServiceSpec::new(identity, service.policy, checks, Box::new(announcer));
+        let mut spec = ServiceSpec::new(identity, service.policy, checks, announcer);
         spec.on_stop = service.on_stop;
         spec.state = Some(StateDir::new(config.node.state_dir.clone()));
         spec.standing = Some(reload::standing(service));
         node.start(spec)?;
         let addresses = &service.identity.addresses;
-        tracing::info!(service = %service.name(), ?addresses, checks = service.checks.len(), "guarding");
+        tracing::info!(
+            service = %service.name(),
+            ?addresses,
+            announcer = %service.announce,
+            checks = service.checks.len(),
+            "guarding"
+        );
     }
     Ok(node)
+}
+
+/// Asks the kernel and the routing daemons whether they can be used, each way of announcing
+/// once.
+async fn probe(services: &[Service]) -> Result<(), CannotAnnounce> {
+    let mut probed: Vec<&Service> = Vec::new();
+    for service in services {
+        if probed
+            .iter()
+            .any(|other| other.announce == service.announce)
+        {
+            continue;
+        }
+        probed.push(service);
+        if let Some(reason) = service.announce.probe(service.identity.role).await? {
+            tracing::warn!(
+                service = %service.name(),
+                %reason,
+                "the routing daemon does not answer; it is asked again"
+            );
+            // It would cost as long once more for each that is left.
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn warn_about(service: &Service) {

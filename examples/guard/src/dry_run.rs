@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anycast_announce::kernel::KernelAnnouncer;
-use anycast_core::announce::{Announcer, InForce, Observation};
+use anycast_announce::kernel::KernelShare;
+use anycast_core::announce::{InForce, Observation};
 use anycast_core::health::{Severity, Verdict};
 use anycast_core::node::{CheckSpec, OnStop};
 use anycast_daemon::terminal::say;
@@ -33,12 +33,6 @@ pub(crate) async fn run(path: &Path, config: &Config) {
         None => "no [node] admin: /status would not be served".to_owned(),
     };
     say(&format!("node {}: {admin}", config.node.name));
-    if let Some(service) = config.services.first() {
-        let mut announcer = KernelAnnouncer::new(service.announce.clone());
-        if let Err(error) = announcer.probe().await {
-            say(&format!("nothing could be announced here: {error}"));
-        }
-    }
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     let probes: Vec<_> = config
         .services
@@ -50,6 +44,11 @@ pub(crate) async fn run(path: &Path, config: &Config) {
         .collect();
     for (service, probes) in config.services.iter().zip(probes) {
         say(&describe(service));
+        match service.announce.probe(service.identity.role).await {
+            Ok(None) => {}
+            Ok(Some(reason)) => say(&format!("  would wait for its routing daemon: {reason}")),
+            Err(error) => say(&format!("  could not be announced here: {error}")),
+        }
         say(&format!("  in force now: {}", in_force(service).await));
         for (check, probe) in service.checks.iter().zip(probes) {
             say(&format!(
@@ -77,18 +76,25 @@ fn describe(service: &Service) -> String {
         // Writing to a string cannot fail.
         let _ = write!(text, "{comma}{address}");
     }
-    let announce = &service.announce;
-    let _ = write!(
-        text,
-        "; permanently on {}, and on lo while preferred (demoted {} after a crash, {} at a stop)",
-        announce.interface(),
-        humantime::format_duration(announce.dead_man()),
-        match service.on_stop {
-            OnStop::Demote => "demoted".to_owned(),
-            OnStop::Keep(time) => format!("kept for {}", humantime::format_duration(time)),
-            OnStop::Withdraw => "withdrawn".to_owned(),
-        },
-    );
+    let on_stop = match service.on_stop {
+        OnStop::Demote => "demoted".to_owned(),
+        OnStop::Keep(time) => format!("kept for {}", humantime::format_duration(time)),
+        OnStop::Withdraw => "withdrawn".to_owned(),
+    };
+    let _ = match service.announce.kernel() {
+        Some(kernel) => write!(
+            text,
+            "; permanently on {}, and on lo while preferred (demoted {} after a crash, \
+             {on_stop} at a stop)",
+            kernel.interface(),
+            humantime::format_duration(kernel.dead_man()),
+        ),
+        None => write!(
+            text,
+            "; as it is at a crash, since nothing lowers it then, {on_stop} at a stop"
+        ),
+    };
+    let _ = write!(text, "\n  by: {}", service.announce);
     if service.is_removed {
         text.push_str("\n  state = \"removed\": would be demoted, whatever its checks say");
     }
@@ -96,7 +102,10 @@ fn describe(service: &Service) -> String {
 }
 
 async fn in_force(service: &Service) -> String {
-    let mut announcer = KernelAnnouncer::new(service.announce.clone());
+    let role = service.identity.role;
+    let Some(mut announcer) = service.announce.announcer(role, &KernelShare::default()) else {
+        return "not announced".to_owned();
+    };
     match announcer.observe(&service.identity.addresses).await {
         Ok(observation) => observed(&observation),
         Err(error) => format!("cannot be told: {error}"),

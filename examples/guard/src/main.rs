@@ -1,6 +1,6 @@
 //! `anycast-guard`: guards existing services on anycast addresses by configuration alone.
 //!
-//! It checks each service, and lets the kernel announcer raise or lower the node's preference
+//! It checks each service, and lets an announcer raise or lower the node's preference
 //! for it. See `README.md` beside this file for the map from trait to file, and `configs/` for
 //! files that are ready to use.
 
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anycast_daemon::log::{self, LogFormat};
-use anycast_daemon::privileges::{self, CapabilitySet};
+use anycast_daemon::privileges;
 use anycast_daemon::runtime;
 use anycast_daemon::terminal::{self, say};
 use clap::{Parser, Subcommand};
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // Before the log starts its thread.
-    if let Err(error) = privileges::drop_all_but(CapabilitySet::NET_ADMIN | config.needs) {
+    if let Err(error) = privileges::drop_all_but(config.capabilities()) {
         return fail(&format!("privileges cannot be dropped: {error}"));
     }
     if arguments.dry_run {

@@ -5,7 +5,8 @@
 //! [service]   name, addresses, role, rank, fail_safe, rise, fall, hold_down, on_stop, keep_for
 //! [[check]]   kind = "tftp" with file, or a general kind; name, interval, timeout, recheck,
 //!             severity
-//! [announce]  kind = "loopback" | "none", floor, dead_man, interface
+//! [announce]  kind = "loopback" | "bird" | "frr" | "none" and the keys of that kind, see
+//!             `anycast_daemon::announce`
 //! [tftp]      root, port, writes, mtu, max_blksize, max_windowsize, block_wrap,
 //!             max_sessions, max_sessions_per_prefix, max_upload, max_uploads,
 //!             max_upload_total, drain_timeout
@@ -19,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anycast_announce::kernel::{KernelAnnouncer, KernelConfig};
 use anycast_core::HealthCheck;
 use anycast_core::config::check::{self, CheckContext, CheckTable, Kinds};
 use anycast_core::config::{ConfigError, NodeTable, Period, ServiceTable, Source, invalid};
@@ -114,7 +114,9 @@ impl Config {
             .iter()
             .map(|address| SocketAddr::new(address.ip(), port))
             .collect();
-        let announce = file.announce.resolve(path, "[announce]")?;
+        let announce = file
+            .announce
+            .resolve(path, "[announce]", &identity.addresses)?;
         if announce == Announce::Nothing && !file.check.is_empty() {
             return Err(invalid(
                 path,
@@ -285,9 +287,4 @@ fn store(path: &Path, root: &Path) -> Result<Arc<FsStore>, ConfigError> {
             format!("{error}; create the folder or mend its permissions"),
         )),
     }
-}
-
-/// The announcer that was configured.
-pub(crate) fn announcer(config: &KernelConfig) -> KernelAnnouncer {
-    KernelAnnouncer::new(config.clone())
 }

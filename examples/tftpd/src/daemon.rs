@@ -22,19 +22,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anycast_announce::kernel::KernelAnnouncer;
+use anycast_announce::kernel::KernelShare;
 use anycast_core::ServiceName;
 use anycast_core::admin::{Admin, AdminError};
+use anycast_core::announce::Announcer;
 use anycast_core::drain::CONVERGE;
 use anycast_core::machine::FailSafe;
 use anycast_core::node::{Node, NodeError, NodeHandle, OnStop, ServiceSpec, StateDir};
-use anycast_daemon::announce::Announce;
+use anycast_daemon::announce::{Announce, CannotAnnounce};
 use anycast_daemon::signals::{Signals, Wake};
 use anycast_tftp::server::{BindError, RunError, Server, ServerConfig, ServerHandle};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, announcer};
+use crate::config::Config;
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,7 @@ pub(crate) enum DaemonError {
     #[error(transparent)]
     Node(#[from] NodeError),
     #[error(transparent)]
-    Announce(#[from] anycast_core::announce::AnnounceError),
+    Announce(#[from] CannotAnnounce),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
     #[error("the server stopped by itself: {0}")]
@@ -79,16 +80,19 @@ pub(crate) async fn run(
         None => None,
     };
     let mut node = Node::new(config.node.name.clone()).with_probe_runtime(probes);
-    if let Announce::Loopback(kernel) = &config.announce {
+    let role = config.identity.role;
+    if let Some(announcer) = config.announce.announcer(role, &KernelShare::default()) {
         if config.policy.fail_safe != FailSafe::Demote {
             tracing::warn!(
                 "fail_safe = \"withdraw\" needs the consent of peers, and this release has no \
                  mesh to ask them over: this node only ever demotes"
             );
         }
-        let mut kernel = announcer(kernel);
-        kernel.probe().await?;
-        node.start(service(&config, kernel, &tftp))?;
+        if let Some(reason) = config.announce.probe(role).await? {
+            tracing::warn!(%reason, "the routing daemon does not answer; it is asked again");
+        }
+        tracing::info!(announcer = %config.announce, "announcing");
+        node.start(service(&config, announcer, &tftp))?;
     }
     let steering = node.handle();
     let refused = Arc::new(AtomicBool::new(false));
@@ -127,9 +131,9 @@ pub(crate) async fn run(
 }
 
 /// The service as the node runs it.
-fn service(config: &Config, announcer: KernelAnnouncer, tftp: &ServerHandle) -> ServiceSpec {
+fn service(config: &Config, announcer: Box<dyn Announcer>, tftp: &ServerHandle) -> ServiceSpec {
     let (identity, checks) = (config.identity.clone(), config.checks.clone());
-    let mut spec = ServiceSpec::new(identity, config.policy, checks, Box::new(announcer));
+    let mut spec = ServiceSpec::new(identity, config.policy, checks, announcer);
     spec.on_stop = config.on_stop;
     spec.state = Some(StateDir::new(&config.node.state_dir));
     spec.drain = config.drain();

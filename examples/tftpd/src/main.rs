@@ -1,7 +1,7 @@
 //! `anycast-tftpd`: a TFTP server on an anycast address.
 //!
 //! It serves files from one folder on its service addresses, probes itself, and lets the
-//! kernel announcer raise or lower the node's preference. See `README.md` beside this file
+//! announcer raise or lower the node's preference. See `README.md` beside this file
 //! for the map from trait to file.
 
 mod config;
@@ -10,7 +10,6 @@ mod daemon;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anycast_daemon::announce::Announce;
 use anycast_daemon::log::{self, LogFormat};
 use anycast_daemon::privileges::{self, CapabilitySet};
 use anycast_daemon::runtime;
@@ -57,10 +56,7 @@ fn main() -> ExitCode {
     }
     // Before the log starts its thread.
     let mut needed = CapabilitySet::NET_BIND_SERVICE; // port 69; a reload may bind again
-    needed.set(
-        CapabilitySet::NET_ADMIN,
-        config.announce != Announce::Nothing,
-    );
+    needed.set(CapabilitySet::NET_ADMIN, config.announce.kernel().is_some());
     if let Err(error) = privileges::drop_all_but(needed) {
         return fail(&format!("privileges cannot be dropped: {error}"));
     }

@@ -64,9 +64,11 @@ fn services_have_their_own_keys_and_share_the_announcement() {
     };
     assert_eq!(dns.name().as_str(), "dns");
     assert_eq!(dns.checks.len(), 2);
-    assert_eq!(dns.announce.dead_man(), Duration::from_secs(5));
-    assert_eq!(ntp.announce.dead_man(), Duration::from_secs(10));
-    assert!(ntp.announce.floor(), "taken from [announce]");
+    let dead_man = |service: &Service| service.announce.kernel().unwrap().dead_man();
+    assert_eq!(dead_man(dns), Duration::from_secs(5));
+    assert_eq!(dead_man(ntp), Duration::from_secs(10));
+    let kernel = ntp.announce.kernel().unwrap();
+    assert!(kernel.floor(), "taken from [announce]");
     assert_eq!(ntp.policy.rise.get(), 5);
     assert_eq!(ntp.identity.role.to_string(), "backup(2)");
     assert_eq!(ntp.on_stop, OnStop::Keep(Duration::from_secs(600)));
