@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 
 use crate::config::{Config, Service};
 use crate::reload::{self, Shown, removed};
+use crate::saved;
 use crate::systemd::Systemd;
 
 /// How long routes are given to converge after the demotion.
@@ -89,6 +90,7 @@ pub(crate) async fn run(
 async fn start(config: &Config, probes: Handle) -> Result<Node, DaemonError> {
     let mut node = Node::new(config.node.name.clone()).with_probe_runtime(probes);
     let share = KernelShare::default();
+    let drained = saved::settle(config).await;
     for (index, service) in config.services.iter().enumerate() {
         let mut announcer = KernelAnnouncer::new(service.announce.clone()).sharing(&share);
         if index == 0 {
@@ -101,8 +103,10 @@ async fn start(config: &Config, probes: Handle) -> Result<Node, DaemonError> {
         spec.on_stop = service.on_stop;
         spec.state = Some(StateDir::new(config.node.state_dir.clone()));
         node.start(spec)?;
-        if service.is_removed {
-            node.handle().order(service.name(), removed()).await?;
+        if drained.contains(service.name()) {
+            let (steering, name) = (node.handle(), service.name().clone());
+            // It takes effect at once; a start does not wait for the disk that it is kept on.
+            tokio::spawn(async move { steering.order(&name, removed()).await });
         }
         let addresses = &service.identity.addresses;
         tracing::info!(service = %service.name(), ?addresses, checks = service.checks.len(), "guarding");
@@ -129,7 +133,7 @@ async fn live(
     signals: &mut Signals,
 ) -> Result<(), DaemonError> {
     let steering = node.handle();
-    let mut telling = std::pin::pin!(systemd.follow(&steering));
+    let mut telling = std::pin::pin!(systemd.follow(&steering, || shown.is_refused()));
     loop {
         let wake = tokio::select! {
             wake = signals.next() => wake,

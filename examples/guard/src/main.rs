@@ -8,6 +8,7 @@ mod config;
 mod daemon;
 mod dry_run;
 mod reload;
+mod saved;
 mod systemd;
 
 use std::path::{Path, PathBuf};

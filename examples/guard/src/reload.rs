@@ -25,7 +25,7 @@ use serde::Serialize;
 use crate::config::Config;
 
 /// Who has ordered what follows from the file.
-const BY: &str = "the configuration";
+pub(crate) const BY: &str = "the configuration";
 
 /// Why a reload was refused.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,12 @@ impl Shown {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Whether the last reload was refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.error.is_some()
     }
 
     fn set(&self, result: Result<InForce, &ReloadError>) {
