@@ -39,6 +39,7 @@ const TOOLS: &[Tool] = &[
     tool("dnsmasq", &["dnsmasq-base", "dnsmasq"]),
     tool("curl", &["curl"]),
     tool("promtool", &["prometheus"]),
+    tool("systemd-analyze", &["systemd"]),
     tool("ip", &["iproute2"]),
     tool("nft", &["nftables"]),
     tool("ping", &["iputils-ping"]),
@@ -243,7 +244,7 @@ mod tests {
     #[test]
     fn only_what_dpkg_lacks_is_missing() {
         let listing = "bird2 ii \nfrr rc \natftp hi \natftpd ii \ntftp-hpa un \nbusybox-static ii \nunbound ii \nknot ii \n\
-                       nginx ii \ndnsmasq-base ii \ncurl ii \nprometheus ii \niproute2 ii \nnftables ii \niputils-ping iU \nutil-linux ii \n";
+                       nginx ii \ndnsmasq-base ii \ncurl ii \nprometheus ii \nsystemd ii \niproute2 ii \nnftables ii \niputils-ping iU \nutil-linux ii \n";
         assert_eq!(missing_from(listing), ["frr", "tftp-hpa", "iputils-ping"]);
         assert_eq!(missing_from("").len(), TOOLS.len());
     }

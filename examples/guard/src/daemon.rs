@@ -161,7 +161,7 @@ async fn live(
     signals: &mut Signals,
 ) -> Result<(), DaemonError> {
     let steering = node.handle();
-    let mut telling = std::pin::pin!(systemd.follow(&steering));
+    let mut telling = std::pin::pin!(systemd.follow(&steering, || shown.is_refused()));
     loop {
         let wake = tokio::select! {
             wake = signals.next() => wake,

@@ -90,6 +90,12 @@ impl Shown {
             .clone()
     }
 
+    /// Whether the last reload was refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.error.is_some()
+    }
+
     fn set(&self, result: Result<InForce, &ReloadError>) {
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match result {

@@ -3,9 +3,9 @@
 //! | message | when |
 //! |---|---|
 //! | `READY=1` | every service's first decision was carried out or failed, at most [`READY_WITHIN`] after the start: a check that is slow must not have the guard killed |
-//! | `STATUS=` | when it changes, looked at once a second |
+//! | `STATUS=` | when it changes, looked at once a second: what is not preferred and why, and that a reload was refused |
 //! | `WATCHDOG=1` | only after every decision loop has completed a step since the last one |
-//! | `RELOADING=1`, `READY=1` | around a reload, whether it is refused or not |
+//! | `RELOADING=1` with `MONOTONIC_USEC=`, `READY=1` | around a reload, whether it is refused or not; not before the first `READY=1`, which a reload must not bring early |
 //! | `STOPPING=1` | when a stop begins |
 //!
 //! The socket is opened once and never blocks: a process that is out of descriptors must not
@@ -14,12 +14,16 @@
 //!
 //! Without `NOTIFY_SOCKET` in the environment nothing is sent.
 
+#[cfg(test)]
+mod tests;
+
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anycast_core::node::{NodeHandle, NodeStatus, ServiceStatus};
@@ -40,6 +44,8 @@ const NAMED: usize = 3;
 pub(crate) struct Systemd {
     socket: Option<UnixDatagram>,
     watchdog: Option<Duration>,
+    /// `READY=1` was told.
+    ready: AtomicBool,
 }
 
 impl Systemd {
@@ -56,6 +62,7 @@ impl Systemd {
         Self {
             socket,
             watchdog: sd_notify::watchdog_enabled(),
+            ready: AtomicBool::new(false),
         }
     }
 
@@ -69,6 +76,9 @@ impl Systemd {
 
     /// A reload begins.
     pub(crate) fn reloading(&self) {
+        if !self.ready.load(Ordering::Relaxed) {
+            return;
+        }
         // Without the time, systemd 253 and later take the reload for failed.
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.tell(&[NotifyState::Reloading, now]),
@@ -78,7 +88,9 @@ impl Systemd {
 
     /// A reload has ended.
     pub(crate) fn reloaded(&self) {
-        self.tell(&[NotifyState::Ready]);
+        if self.ready.load(Ordering::Relaxed) {
+            self.tell(&[NotifyState::Ready]);
+        }
     }
 
     /// A stop begins.
@@ -86,12 +98,15 @@ impl Systemd {
         self.tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     }
 
-    /// Tells all else, for ever.
-    pub(crate) async fn follow(&self, node: &NodeHandle) {
+    /// Tells all else, for ever. `is_refused`: whether the last reload was.
+    pub(crate) async fn follow(&self, node: &NodeHandle, is_refused: impl Fn() -> bool) {
+        let starting = "starting: the first decisions are being carried out";
+        self.tell(&[NotifyState::Status(starting)]);
         let ready_by = Instant::now() + READY_WITHIN;
         while !has_decided(&node.status()) && Instant::now() < ready_by {
             tokio::time::sleep(UNTIL_READY).await;
         }
+        self.ready.store(true, Ordering::Relaxed);
         self.tell(&[NotifyState::Ready]);
         if self.socket.is_none() {
             return std::future::pending().await;
@@ -106,7 +121,10 @@ impl Systemd {
                 fed = Instant::now();
                 self.tell(&[NotifyState::Watchdog]);
             }
-            let status = summary(&node.status());
+            let mut status = summary(&node.status());
+            if is_refused() {
+                status.push_str("; the last reload was refused");
+            }
             if status != told {
                 self.tell(&[NotifyState::Status(&status)]);
                 told = status;

@@ -38,7 +38,7 @@ fn config(services: &[(&str, &str)]) -> String {
          [announce]\nkind = \"loopback\"\nfloor = true\ndead_man = \"3s\"\n"
     );
     for (name, more) in services {
-        let last = name.len() + name.bytes().map(usize::from).sum::<usize>() % 200;
+        let last = last(name);
         text += &format!(
             "[[service]]\nname = \"{name}\"\naddresses = [\"192.0.2.{last}/32\"]\n\
              rise = 1\nhold_down = \"100ms\"\nflap_limit = 0\nbudget_refill = \"0s\"\n{more}\n\
@@ -48,33 +48,43 @@ fn config(services: &[(&str, &str)]) -> String {
     text
 }
 
+/// The last octet of a service's address.
+fn last(name: &str) -> usize {
+    name.len() + name.bytes().map(usize::from).sum::<usize>() % 200
+}
+
 const BOTH: [(&str, &str); 2] = [("web", ""), ("dns", "")];
 
 impl Guard {
     fn start() -> Self {
-        let namespace = Netns::new("ams1").unwrap();
-        let folder = isolate::work_dir();
-        fs::create_dir_all(folder.join("state")).unwrap();
-        for (name, _) in BOTH {
-            fs::write(folder.join(name), "").unwrap();
-        }
-        fs::write(folder.join("guard.toml"), config(&BOTH)).unwrap();
-        let manager = UnixDatagram::bind(folder.join("notify.sock")).unwrap();
-        manager.set_read_timeout(Some(PATIENCE)).unwrap();
-        let process = Self::spawn(&namespace);
-        let guard = Self {
-            namespace,
-            folder,
-            process,
-            manager,
-        };
+        let guard = Self::launch(&config(&BOTH));
         guard.until("both to be preferred", || {
             guard.preferred("web") && guard.preferred("dns")
         });
         guard
     }
 
-    fn spawn(namespace: &Netns) -> Proc {
+    /// Started with this file, and not waited for.
+    fn launch(text: &str) -> Self {
+        let namespace = Netns::new("ams1").unwrap();
+        let folder = isolate::work_dir();
+        fs::create_dir_all(folder.join("state")).unwrap();
+        for (name, _) in BOTH {
+            fs::write(folder.join(name), "").unwrap();
+        }
+        fs::write(folder.join("guard.toml"), text).unwrap();
+        let manager = UnixDatagram::bind(folder.join("notify.sock")).unwrap();
+        manager.set_read_timeout(Some(PATIENCE)).unwrap();
+        let process = Self::run(&namespace);
+        Self {
+            namespace,
+            folder,
+            process,
+            manager,
+        }
+    }
+
+    fn run(namespace: &Netns) -> Proc {
         let folder = isolate::work_dir();
         let mut command = Command::new(env!("CARGO_BIN_EXE_anycast-guard"));
         command.arg("--config").arg(folder.join("guard.toml"));
@@ -83,33 +93,43 @@ impl Guard {
         Proc::start(namespace, "guard", &mut command).unwrap()
     }
 
-    /// Kills it, and starts it with this file.
+    /// Stopped in order, and started again with this file.
     fn restart(&mut self, text: &str) {
-        self.process.kill().unwrap();
+        self.process.signal(Signal::SIGTERM).unwrap();
+        self.await_end(0);
         fs::write(self.folder.join("guard.toml"), text).unwrap();
-        self.process = Self::spawn(&self.namespace);
+        self.process = Self::run(&self.namespace);
+        self.until("it to answer", || self.status().is_some());
     }
 
-    /// Gives an order over the admin socket.
+    /// Gives an order: `drain` or `undrain`.
     fn order(&self, service: &str, verb: &str) {
         let mut stream = UnixStream::connect(self.folder.join("admin.sock")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let head = format!(
-            "POST /services/{service}/{verb} HTTP/1.0\r\nContent-Type: application/json\r\n\
-             Content-Length: 2\r\n\r\n{{}}"
+        let body = r#"{"reason":"disk swap"}"#;
+        let request = format!(
+            "POST /services/{service}/{verb} HTTP/1.1\r\nHost: localhost\r\n\
+             Content-Type: application/json\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
         );
-        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
     }
 
-    /// Who gave the order that is in force for a service.
-    fn ordered_by(&self, name: &str) -> Option<String> {
+    /// Who has ordered what is in force, and nothing where health decides.
+    fn ordered_by(&self, service: &str) -> Option<String> {
         let status = self.status()?;
-        let services = status["services"].as_array()?;
-        let service = services.iter().find(|service| service["name"] == name)?;
+        let services = status["services"].as_array().unwrap();
+        let service = services.iter().find(|each| each["name"] == service)?;
         service["intent"]["by"].as_str().map(str::to_owned)
+    }
+
+    fn copies(&self) -> usize {
+        let listing = self.namespace.run("ip -4 -o addr show dev svc0");
+        listing.map_or(0, |listing| listing.matches("192.0.2.").count())
     }
 
     fn until(&self, what: &str, condition: impl FnMut() -> bool) {
@@ -246,69 +266,6 @@ fn a_reload_is_taken_whole_or_refused_whole() {
     });
 }
 
-/// The file's own order follows the file over a restart; an operator's follows the operator.
-#[test]
-fn what_the_file_ordered_before_a_restart_follows_the_file_and_an_operators_drain_stands() {
-    isolated(|| {
-        let mut guard = Guard::start();
-        let removed = config(&[("web", ""), ("dns", "state = \"removed\"")]);
-        assert_eq!(guard.reload(&removed), None);
-        guard.until("dns to be demoted", || guard.boosts() == 1);
-        guard.restart(&removed);
-        guard.until("the order to stand", || {
-            guard.ordered_by("dns").as_deref() == Some("the configuration")
-        });
-        guard.until("web to be back", || guard.preferred("web"));
-        assert_eq!(guard.boosts(), 1);
-
-        guard.restart(&config(&BOTH));
-        guard.until("dns to be back", || {
-            guard.preferred("web") && guard.preferred("dns")
-        });
-        assert_eq!(guard.ordered_by("dns"), None);
-
-        guard.order("dns", "drain");
-        guard.until("dns to be drained", || guard.boosts() == 1);
-        for text in [&removed, &config(&BOTH)] {
-            guard.restart(text);
-            guard.until("web to be back", || guard.preferred("web"));
-            guard.until("the operator's order to stand", || {
-                let by = guard.ordered_by("dns");
-                by.is_some_and(|by| by != "the configuration")
-            });
-            assert_eq!(guard.boosts(), 1);
-        }
-        guard.order("dns", "undrain");
-        guard.until("dns to be back", || guard.preferred("dns"));
-    });
-}
-
-/// What systemd is told, with `Type=notify` and a watchdog; a stop demotes and ends in order.
-#[test]
-fn the_service_manager_is_told_and_a_stop_demotes() {
-    isolated(|| {
-        let mut guard = Guard::start();
-        guard.await_told("READY=1");
-        guard.await_told("WATCHDOG=1");
-        fs::remove_file(guard.folder.join("dns")).unwrap();
-        let status = guard.await_told("STATUS=1 of 2 preferred");
-        assert!(status.contains("dns demoted: "), "{status}");
-        guard.drain_told();
-        guard.process.signal(Signal::SIGHUP).unwrap();
-        let reloading = guard.await_told("RELOADING=1");
-        assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
-        guard.await_told("READY=1");
-        guard.await_told("WATCHDOG=1");
-        assert_eq!(guard.boosts(), 1);
-        guard.process.signal(Signal::SIGTERM).unwrap();
-        guard.await_told("STOPPING=1");
-        guard.await_end(0);
-        assert_eq!(guard.boosts(), 0);
-        let copies = guard.namespace.run("ip -4 -o addr show dev svc0").unwrap();
-        assert_eq!(copies.matches("192.0.2.").count(), 2, "{copies}");
-    });
-}
-
 /// What would never end to be read, or not fit, is refused, and the watchdog is fed.
 #[test]
 fn a_reload_of_what_is_no_file_is_refused() {
@@ -336,5 +293,120 @@ fn a_reload_of_what_is_no_file_is_refused() {
         }
         guard.process.signal(Signal::SIGTERM).unwrap();
         guard.await_end(0);
+    });
+}
+
+/// Everything that a service manager is told, from the start to the end.
+#[test]
+fn the_service_manager_is_told_the_whole_life() {
+    isolated(|| {
+        let mut guard = Guard::launch(&config(&BOTH));
+        let starting = guard.await_told("");
+        assert!(starting.starts_with("STATUS=starting"), "{starting}");
+        guard.await_told("READY=1");
+        assert_eq!(guard.copies(), 2, "the first decisions were carried out");
+        guard.await_told("STATUS=2 of 2 preferred");
+        guard.await_told("WATCHDOG=1");
+        fs::remove_file(guard.folder.join("web")).unwrap();
+        let status = guard.await_told("STATUS=1 of 2 preferred; web demoted: ");
+        println!("{status}");
+        guard.await_told("WATCHDOG=1");
+
+        // Type=notify-reload demands the time; Type=notify does not mind it.
+        for (text, outcome) in [
+            (config(&BOTH), "configuration reloaded"),
+            (String::new(), "reload refused"),
+        ] {
+            fs::write(guard.folder.join("guard.toml"), text).unwrap();
+            guard.drain_told();
+            let before = monotonic_usec();
+            guard.process.signal(Signal::SIGHUP).unwrap();
+            let reloading = guard.await_told("RELOADING=1");
+            let (_, at) = reloading.split_once("MONOTONIC_USEC=").unwrap();
+            let at: i64 = at.trim().parse().unwrap();
+            assert!((before..=monotonic_usec()).contains(&at), "{reloading}");
+            guard.await_told("READY=1");
+            guard.until(outcome, || guard.process.tail(1000).contains(outcome));
+        }
+        guard.await_told("; the last reload was refused");
+
+        guard.process.signal(Signal::SIGTERM).unwrap();
+        guard.await_told("STOPPING=1");
+        guard.await_end(0);
+        assert_eq!(guard.boosts(), 0, "demoted");
+        assert_eq!(guard.copies(), 2, "not withdrawn");
+    });
+}
+
+fn monotonic_usec() -> i64 {
+    let now = sd_notify::NotifyState::monotonic_usec_now().unwrap();
+    let text = now.to_string();
+    text.split_once('=').unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn a_stop_keeps_what_on_stop_keeps() {
+    isolated(|| {
+        let kept = "on_stop = \"keep\"\nkeep_for = \"1m\"";
+        let text = config(&[("web", kept), ("dns", "")]);
+        let mut guard = Guard::launch(&text);
+        guard.until("both to be preferred", || {
+            guard.preferred("web") && guard.preferred("dns")
+        });
+        guard.process.signal(Signal::SIGTERM).unwrap();
+        guard.await_end(0);
+        assert_eq!(guard.boosts(), 1, "web is kept, dns is not");
+        assert_eq!(guard.copies(), 2);
+        guard.process = Guard::run(&guard.namespace);
+        guard.until("both to be preferred again", || {
+            guard.preferred("web") && guard.preferred("dns")
+        });
+        let log = guard.process.tail(10_000);
+        let changes = |name| {
+            log.matches(&format!("boost of 192.0.2.{}/", last(name)))
+                .count()
+        };
+        assert_eq!(changes("web"), 1, "added once, and adopted");
+        assert_eq!(changes("dns"), 3, "added, removed, added");
+    });
+}
+
+/// What the file ordered goes and comes with the file; what an operator ordered stays.
+#[test]
+fn orders_of_the_file_follow_the_file_over_a_restart() {
+    isolated(|| {
+        let removed = config(&[("web", ""), ("dns", "state = \"removed\"")]);
+        let by_file = Some("the configuration".to_owned());
+        let mut guard = Guard::launch(&removed);
+        guard.until("web alone to be preferred", || {
+            guard.preferred("web") && guard.ordered_by("dns") == by_file
+        });
+        let saved = guard.folder.join("state/intent-dns.json");
+        guard.until("it to be saved", || saved.exists());
+        guard.restart(&config(&BOTH));
+        guard.until("dns to be back", || guard.preferred("dns"));
+        assert_eq!(guard.ordered_by("dns"), None);
+        guard.restart(&removed);
+        guard.until("dns to be removed", || guard.ordered_by("dns") == by_file);
+        guard.until("web to be preferred", || guard.preferred("web"));
+        assert_eq!(guard.boosts(), 1);
+
+        // An operator's order replaces the file's, and no start takes it away.
+        guard.order("dns", "drain");
+        let by_operator = guard.ordered_by("dns");
+        assert!(
+            by_operator.is_some() && by_operator != by_file,
+            "{by_operator:?}"
+        );
+        for text in [&config(&BOTH), &removed, &config(&BOTH)] {
+            guard.restart(text);
+            guard.until("web to be preferred", || guard.preferred("web"));
+            guard.until("the operator's order to stand", || {
+                guard.ordered_by("dns") == by_operator
+            });
+            assert_eq!(guard.boosts(), 1);
+        }
+        guard.order("dns", "undrain");
+        guard.until("dns to be back", || guard.preferred("dns"));
     });
 }
