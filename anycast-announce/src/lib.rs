@@ -3,10 +3,11 @@
 //! | module | `kind` | needs | on the death of this process |
 //! |---|---|---|---|
 //! | [`kernel`] | `loopback` | Linux 5.18 or later, CAP_NET_ADMIN, a routing daemon that imports `lo` | the kernel removes the boost within the dead-man time: demoted, never withdrawn |
-//! | [`bird`] | `bird` | the same, BIRD 2 or later and its control socket | the same; demoted by hand stays demoted where BIRD's own protocols carry the preference |
-//! | [`frr`] | `frr` | the same, FRR and bgpd's vty socket | as `loopback` |
+//! | [`bird`] | `bird` | the same, BIRD 2 or later and its control socket | the same; where BIRD's protocols or an include file carry: what is in force stays |
+//! | [`frr`] | `frr` | the same, FRR 8 or later and bgpd's vty socket; vtysh where route-maps carry | the same; where route-maps carry: what is in force stays |
 //!
-//! `bird` and `frr` say that a preference is in force only when the daemon has sent it.
+//! `bird` and `frr` say that a preference is in force only when the daemon has sent it. Only
+//! the kernel as carrier has a dead man, and only it needs CAP_NET_ADMIN.
 //! Sample configurations of BIRD and FRR with floor and boost are in `examples/routing/`.
 
 #[cfg(feature = "loopback")]

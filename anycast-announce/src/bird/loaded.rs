@@ -52,13 +52,14 @@ fn milliseconds(text: &str) -> Option<u64> {
     Some(seconds * 1000 + thousandths)
 }
 
-/// Days since 1 March of the year before 0, by the civil calendar.
+/// Days since some day, by the civil calendar.
 const fn days(year: u64, month: u64, day: u64) -> u64 {
-    // The year begins in March, so that the leap day is its last.
+    // The year begins in March, so that the leap day is its last; and 400 years earlier, where
+    // the calendar is the same, so that nothing falls below zero.
     let (year, month) = if month > 2 {
-        (year + 1, month - 3)
+        (year + 400, month - 3)
     } else {
-        (year, month + 9)
+        (year + 399, month + 9)
     };
     year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day
 }

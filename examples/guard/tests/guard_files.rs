@@ -8,6 +8,8 @@
 )]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -115,6 +117,54 @@ fn a_file_that_cannot_be_read_is_one_line_and_code_1() {
     let bytes = folder.path().join("bytes.toml");
     fs::write(&bytes, [0xff, 0xfe, 0x00]).unwrap();
     refused(&bytes, "bytes.toml");
+}
+
+/// A BIRD whose socket only shows: it cannot be steered, and that is found at the start.
+#[test]
+fn a_restricted_socket_of_bird_is_one_line_and_code_1() {
+    let (folder, path) = file(|text| {
+        let (_, rest) = text.split_once("floor = true\n").unwrap();
+        let (node, _) = text.split_once("[announce]").unwrap();
+        let socket = node
+            .split_once("unix:")
+            .unwrap()
+            .1
+            .replace("admin.sock\"", "bird.ctl");
+        format!(
+            "{node}[announce]\nkind = \"bird\"\nfloor = true\nchannels = [\"r4.ipv4\"]\n\
+             carrier = \"protocol\"\nboost = [\"b4\"]\nsocket = \"{}\"\n{rest}",
+            socket.trim()
+        )
+    });
+    let listener = UnixListener::bind(folder.path().join("bird.ctl")).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            stream.write_all(b"0001 BIRD 3.3.2 ready.\n").unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            for line in lines.map_while(Result::ok) {
+                let answer = match line.strip_prefix("show protocols ") {
+                    Some(name) => format!("1002-{name} BGP --- up 0 Established\n0000 \n"),
+                    None => "8007 Access denied\n".to_owned(),
+                };
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let output = run(&["--config", path.to_str().unwrap()]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let last = said.lines().last().unwrap();
+    for part in [
+        "anycast-guard: ",
+        "bird.ctl",
+        "restricted",
+        "main control socket",
+    ] {
+        assert!(last.contains(part), "{part} is not in: {last}");
+    }
 }
 
 #[test]

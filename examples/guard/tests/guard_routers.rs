@@ -166,7 +166,9 @@ fn frr_is_steered_by_its_route_maps() {
         stage.until_confirmed("preferred", 200);
         // bgpd comes back with what its file says, and is brought up to date.
         stage.kill_daemon();
-        stage.until_unconfirmed("bgpd");
+        stage.until("the loss to be logged", |stage| {
+            stage.program().tail(100).contains("cannot be observed")
+        });
         stage.restart_daemon();
         stage.until_confirmed("preferred", 200);
         assert_eq!(stage.boosts(), 0);
