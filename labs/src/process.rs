@@ -61,9 +61,11 @@ pub enum ProcError {
 #[must_use]
 pub fn tools() -> Option<PathBuf> {
     let program = env::current_exe().ok()?;
+    // Cargo leaves the tag in a folder that it made, and the other in whatever folder it uses.
+    let marks = ["CACHEDIR.TAG", ".rustc_info.json"];
     let target = program
         .ancestors()
-        .find(|folder| folder.join("CACHEDIR.TAG").is_file())?;
+        .find(|folder| marks.iter().any(|mark| folder.join(mark).is_file()))?;
     Some(target.join("tools"))
 }
 
