@@ -36,7 +36,9 @@
 //! A program enters by [`isolate::reexec`] instead.
 
 pub mod diag;
+pub mod fib;
 pub mod isolate;
+pub mod lsa;
 pub mod mrt;
 pub mod netns;
 pub mod node;
