@@ -46,7 +46,7 @@ pub mod process;
 pub mod topo;
 pub mod wait;
 
-pub use isolate::{isolated, isolated_for, isolated_with};
+pub use isolate::{isolated, isolated_for, isolated_with, isolated_with_for};
 pub use netns::{Netns, NetnsError, link};
 pub use process::{Proc, ProcError, require};
 pub use wait::{TimedOut, eventually};
