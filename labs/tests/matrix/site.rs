@@ -117,7 +117,10 @@ impl Site {
 
     /// An operator's order.
     pub(crate) fn order(&self, verb: &str) {
-        let body = "{\"reason\":\"lab\",\"force\":true}";
+        let body = match verb {
+            "drain" => "{\"reason\":\"lab\",\"force\":true}",
+            _ => "{\"reason\":\"lab\"}",
+        };
         let request = format!(
             "POST /services/dns/{verb} HTTP/1.0\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
