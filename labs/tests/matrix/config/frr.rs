@@ -155,7 +155,8 @@ fn ospf(text: &mut String, topology: Topology, router: usize) {
                  {ospf} hello-interval {HELLO}\n {ospf} dead-interval {DEAD}"
             );
             if topology.bfd && name != "peer" {
-                let _ = writeln!(text, " {ospf} bfd profile anycast");
+                // ospfd takes the profile alone for nothing.
+                let _ = writeln!(text, " {ospf} bfd\n {ospf} bfd profile anycast");
             }
         }
         *text += "exit\n";
