@@ -279,6 +279,25 @@ impl Lab {
         .unwrap();
     }
 
+    /// Every site has a BFD session of each family with each router, where there is BFD at all.
+    pub(crate) fn await_bfd(&self) {
+        if !self.topology.bfd {
+            return;
+        }
+        let questions = ["show bfd sessions", "show bfd peers brief"];
+        for (router, question) in self.routers.iter().zip(questions) {
+            eventually(RECOVERY, "BFD sessions", || {
+                let answer = router.ask(question).unwrap();
+                let is_up = |line: &&str| {
+                    let mut words = line.split_whitespace();
+                    words.any(|word| word.eq_ignore_ascii_case("up"))
+                };
+                answer.lines().filter(is_up).count() == 2 * SITES.len()
+            })
+            .unwrap();
+        }
+    }
+
     /// Starts every controller; each finds its service well.
     pub(crate) fn start_controllers(&mut self) {
         for site in &mut self.sites {

@@ -17,8 +17,8 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// How long an answer may be under way before its query counts as lost.
 const LATE: Duration = Duration::from_secs(1);
 
-/// Which site answered each query, by the query's number.
-type Answers = Arc<Mutex<Vec<Option<usize>>>>;
+/// By its number when each query was sent, and which site answered in time.
+type Answers = Arc<Mutex<Vec<(Instant, Option<usize>)>>>;
 
 /// Asks for both addresses until dropped.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Probe {
         for ((answers, from), until) in self.answers.iter().zip(from).zip(until) {
             let answers = answers.lock().unwrap();
             let asked = &answers[from..until];
-            counts.0 += asked.iter().filter(|answer| answer.is_none()).count();
+            counts.0 += asked.iter().filter(|query| query.1.is_none()).count();
             counts.1 += asked.len();
         }
         counts
@@ -83,7 +83,10 @@ impl Probe {
         eventually(PATIENCE, &what, || {
             self.answers.iter().zip(from).all(|(answers, from)| {
                 let answers = answers.lock().unwrap();
-                let mut newest = answers[from..].iter().rev().flatten();
+                let mut newest = answers[from..]
+                    .iter()
+                    .rev()
+                    .filter_map(|query| query.1.as_ref());
                 newest.next() == Some(&site)
             })
         })
@@ -109,7 +112,7 @@ fn ask(socket: &UdpSocket, service: SocketAddr, answers: &Answers, over: &Atomic
             next = Instant::now() + PERIOD;
             let number = {
                 let mut answers = answers.lock().unwrap();
-                answers.push(None);
+                answers.push((Instant::now(), None));
                 answers.len() - 1
             };
             // Without a route it is lost, as any other.
@@ -134,25 +137,33 @@ fn query(number: usize) -> Vec<u8> {
     query
 }
 
-/// The name of the site is the end of its answer.
-fn note(answer: &[u8], answers: &mut [Option<usize>]) {
+/// The name of the site is the end of its answer. A service that was frozen answers when it is
+/// too late, what it finds in its socket: that is no answer.
+fn note(answer: &[u8], answers: &mut [(Instant, Option<usize>)]) {
     let [high, low, ..] = *answer else { return };
     let number = usize::from(u16::from_be_bytes([high, low]));
     let site = SITES
         .iter()
         .position(|site| answer.ends_with(site.device.as_bytes()));
-    if let (Some(slot), Some(site)) = (answers.get_mut(number), site) {
+    if let (Some((sent, slot)), Some(site)) = (answers.get_mut(number), site)
+        && sent.elapsed() <= LATE
+    {
         *slot = Some(site);
     }
 }
 
 #[test]
 fn an_answer_is_known_by_its_number_and_its_end() {
-    let mut answers = vec![None; 3];
+    let now = Instant::now();
+    let mut answers = vec![(now, None); 3];
+    answers.extend(now.checked_sub(2 * LATE).map(|sent| (sent, None)));
     note(b"\x00\x01 anything site-c", &mut answers);
     note(b"\x00\x09 anything site-a", &mut answers);
     note(b"\x00\x02 refused", &mut answers);
-    assert_eq!(answers, [None, Some(2), None]);
+    note(b"\x00\x03 too late site-a", &mut answers);
+    let sites: Vec<_> = answers.iter().map(|query| query.1).collect();
+    assert_eq!(sites[..3], [None, Some(2), None]);
+    assert!(sites[3..].iter().all(Option::is_none));
     assert_eq!(query(258)[..2], [1, 2]);
     assert_eq!(query(0)[12..25], *b"\x04node\x07example");
 }

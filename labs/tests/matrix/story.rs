@@ -13,7 +13,7 @@ use super::table::Row;
 use super::topology::{NEAREST, SECOND, SITES, Topology};
 
 /// Long enough that no restart comes too late, however busy the machine.
-const LONG_DEAD_MAN: Duration = Duration::from_secs(60);
+const LONG_DEAD_MAN: Duration = Duration::from_secs(20);
 const BOTH_SECOND: [usize; 2] = [SECOND, SECOND];
 
 /// After what time each router left its nearest site, and took it again.
@@ -33,6 +33,7 @@ pub(crate) fn run(topology: Topology, backend: Backend) -> Vec<Row> {
         lab.await_well(&lab.mark());
     }
     let rows = scenarios.iter().flat_map(|scenario| {
+        lab.await_bfd();
         let (mark, times) = play(&mut lab, *scenario);
         let rows = rows(&lab, *scenario, &mark, times);
         for row in &rows {
