@@ -83,6 +83,18 @@ where
     isolate_test(TEST_TIMEOUT, prepare, body);
 }
 
+/// [`isolated_with`] with a bound of one's own.
+///
+/// # Panics
+/// As [`isolated_with`].
+pub fn isolated_with_for<F, P>(timeout: Duration, prepare: P, body: F)
+where
+    F: FnOnce(),
+    P: FnOnce() -> Result<Vec<(String, OsString)>, String>,
+{
+    isolate_test(timeout, prepare, body);
+}
+
 #[allow(clippy::panic, reason = "it is how a test fails")]
 fn isolate_test<F, P>(timeout: Duration, prepare: P, body: F)
 where

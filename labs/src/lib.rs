@@ -36,7 +36,9 @@
 //! A program enters by [`isolate::reexec`] instead.
 
 pub mod diag;
+pub mod fib;
 pub mod isolate;
+pub mod lsa;
 pub mod mrt;
 pub mod netns;
 pub mod node;
@@ -44,7 +46,7 @@ pub mod process;
 pub mod topo;
 pub mod wait;
 
-pub use isolate::{isolated, isolated_for, isolated_with};
+pub use isolate::{isolated, isolated_for, isolated_with, isolated_with_for};
 pub use netns::{Netns, NetnsError, link};
 pub use process::{Proc, ProcError, require};
 pub use wait::{TimedOut, eventually};

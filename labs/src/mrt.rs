@@ -67,6 +67,8 @@ pub struct Update {
     pub announced: Vec<Prefix>,
     /// `LOCAL_PREF`, if present.
     pub local_pref: Option<u32>,
+    /// `MULTI_EXIT_DISC`, if present.
+    pub med: Option<u32>,
 }
 
 /// An address prefix.
@@ -96,6 +98,7 @@ const MESSAGE_AS4: u16 = 4;
 const AFI_IPV4: u16 = 1;
 const AFI_IPV6: u16 = 2;
 const SAFI_UNICAST: u8 = 1;
+const MULTI_EXIT_DISC: u8 = 4;
 const LOCAL_PREF: u8 = 5;
 const MP_REACH_NLRI: u8 = 14;
 const MP_UNREACH_NLRI: u8 = 15;
@@ -222,6 +225,9 @@ fn apply(update: &mut Update, kind: u8, mut value: Bytes<'_>) -> Result<(), &'st
     match kind {
         LOCAL_PREF => {
             update.local_pref = Some(value.u32().ok_or("LOCAL_PREF too short")?);
+        }
+        MULTI_EXIT_DISC => {
+            update.med = Some(value.u32().ok_or("MULTI_EXIT_DISC too short")?);
         }
         MP_REACH_NLRI => {
             let (afi, safi) = family(&mut value).ok_or("MP_REACH_NLRI too short")?;

@@ -10,13 +10,14 @@ pub mod service;
 
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
 use thiserror::Error;
 
 use crate::mrt::{self, MrtError, Prefix, Record};
 use crate::netns::{Netns, NetnsError};
-use crate::process::ProcError;
+use crate::process::{Proc, ProcError};
 use crate::wait::TimedOut;
 use crate::{diag, isolate};
 
@@ -168,6 +169,46 @@ impl Node {
         }
     }
 
+    /// Send a signal to every process of the daemon.
+    ///
+    /// # Errors
+    /// [`NodeError::Proc`] when one has ended.
+    pub fn signal(&mut self, signal: Signal) -> Result<(), NodeError> {
+        for process in self.processes() {
+            process.signal(signal)?;
+        }
+        Ok(())
+    }
+
+    /// SIGKILL every process of the daemon and wait for its end.
+    ///
+    /// # Errors
+    /// [`NodeError::Proc`].
+    pub fn kill(&mut self) -> Result<(), NodeError> {
+        for process in self.processes() {
+            process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Start the daemon again after [`Self::kill`], with the same configuration.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_again(&mut self) -> Result<(), NodeError> {
+        match &mut self.daemon {
+            Daemon::Bird(bird) => bird.start_again(&self.namespace),
+            Daemon::Frr(frr) => frr.start_again(&self.namespace),
+        }
+    }
+
+    fn processes(&mut self) -> &mut [Proc] {
+        match &mut self.daemon {
+            Daemon::Bird(bird) => bird.processes(),
+            Daemon::Frr(frr) => frr.processes(),
+        }
+    }
+
     /// The state of the namespace and of the daemon, for a failed lab.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -199,6 +240,17 @@ pub(crate) fn folder(namespace: &Netns) -> PathBuf {
 #[must_use]
 pub fn dump_path(namespace: &Netns) -> PathBuf {
     folder(namespace).join("bgp.mrt")
+}
+
+/// What a killed daemon left; it may be absent.
+fn remove(path: &Path) -> Result<(), NodeError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(NodeError::File {
+            path: path.to_owned(),
+            source,
+        }),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn write(path: PathBuf, text: &str) -> Result<PathBuf, NodeError> {

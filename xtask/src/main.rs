@@ -35,6 +35,9 @@ Commands:
            argument after it is the title: what was typed
   bench    measure, and write a table to target/bench/; `bench machine`, `bench reaction`
            and `bench scale` measure one part
+  lab-matrix
+           run the labs of labs/tests/matrix, and write what they measure to
+           docs/lab-matrix.md
   help     this text
 
 Options:
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Some("verify") => Runner::new(ci).and_then(verify::run),
         Some("svg") => draw(&title.unwrap_or_default()),
         Some("bench") => Runner::new(ci).and_then(|runner| bench::run(runner, part.as_deref())),
+        Some("lab-matrix") => Runner::new(ci).and_then(test::matrix),
         Some("help") => {
             print!("{HELP}");
             Ok(())

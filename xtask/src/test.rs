@@ -44,6 +44,26 @@ pub(crate) fn run(mut runner: Runner) -> Result<(), Failure> {
     Ok(())
 }
 
+/// `cargo xtask lab-matrix`: the labs of the matrix, which then write their table.
+pub(crate) fn matrix(mut runner: Runner) -> Result<(), Failure> {
+    let runner = &mut runner;
+    runner.phase("packages", packages::ensure)?;
+    runner.phase("namespaces", |_| namespaces::check())?;
+    runner.phase("labs", |runner| {
+        let write = [("ANYCAST_LAB_MATRIX", "write")];
+        // What compares the table with the labs comes after them.
+        let labs = [&selecting(&["matrix"])[..], &["--", "bgp", "ospf"]].concat();
+        tests_with(runner, &labs, &write)?;
+        tests(
+            runner,
+            &[&selecting(&["matrix"])[..], &["--", "the_document"]].concat(),
+        )
+        .map(drop)
+    })?;
+    runner.summary("cargo xtask lab-matrix");
+    Ok(())
+}
+
 /// Compiles all that the later phases run: the services first, which the labs and the quickstart
 /// start by themselves, as `cargo build` makes them.
 fn build(runner: &mut Runner) -> Result<(), Failure> {

@@ -1,10 +1,10 @@
 //! BIRD.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Best, NodeError, folder, write};
+use super::{Best, NodeError, folder, remove, write};
 use crate::mrt::Prefix;
 use crate::netns::Netns;
 use crate::process::{Proc, require};
@@ -16,23 +16,29 @@ const READY: Duration = Duration::from_secs(30);
 /// A running BIRD.
 #[derive(Debug)]
 pub(super) struct Bird {
-    _process: Proc,
+    process: Proc,
+    config: PathBuf,
     socket: PathBuf,
 }
 
 impl Bird {
     pub(super) fn start(namespace: &Netns, config: &str) -> Result<Self, NodeError> {
-        let program = require("bird", &[], "bird2")?;
         let folder = folder(namespace);
         let config = write(folder.join("bird.conf"), config)?;
         let socket = folder.join("bird.ctl");
+        let process = Self::launch(namespace, &config, &socket)?;
+        Ok(Self {
+            process,
+            config,
+            socket,
+        })
+    }
+
+    fn launch(namespace: &Netns, config: &Path, socket: &Path) -> Result<Proc, NodeError> {
+        let program = require("bird", &[], "bird2")?;
         let mut command = Command::new(program);
-        command
-            .arg("-f")
-            .arg("-c")
-            .arg(config)
-            .arg("-s")
-            .arg(&socket);
+        command.arg("-f").arg("-c").arg(config);
+        command.arg("-s").arg(socket);
         let mut process = Proc::start(
             namespace,
             &format!("{}-bird", namespace.name()),
@@ -48,10 +54,18 @@ impl Bird {
                 answer: process.tail(20),
             });
         }
-        Ok(Self {
-            _process: process,
-            socket,
-        })
+        Ok(process)
+    }
+
+    pub(super) fn processes(&mut self) -> &mut [Proc] {
+        std::slice::from_mut(&mut self.process)
+    }
+
+    /// In the place of the one that was killed.
+    pub(super) fn start_again(&mut self, namespace: &Netns) -> Result<(), NodeError> {
+        remove(&self.socket)?;
+        self.process = Self::launch(namespace, &self.config, &self.socket)?;
+        Ok(())
     }
 
     pub(super) fn ask(&self, namespace: &Netns, command: &str) -> Result<String, NodeError> {

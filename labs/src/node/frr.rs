@@ -1,7 +1,7 @@
-//! FRRouting: zebra and bgpd, configured through `vtysh -b` from one integrated
-//! file, as a packaged FRR is.
+//! FRRouting: zebra and the daemons that the configuration needs, configured
+//! through `vtysh -b` from one integrated file, as a packaged FRR is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::{fs, io};
 use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 
-use super::{Best, NodeError, folder, write};
+use super::{Best, NodeError, folder, remove, write};
 use crate::mrt::Prefix;
 use crate::netns::Netns;
 use crate::process::{Proc, require};
@@ -24,13 +24,29 @@ const FOLDERS: [&str; 3] = ["/usr/lib/frr", "/usr/libexec/frr", "/usr/lib64/frr"
 /// A running FRR.
 #[derive(Debug)]
 pub(super) struct Frr {
-    _daemons: Vec<Proc>,
+    daemons: Vec<Proc>,
+    names: Vec<&'static str>,
     folder: PathBuf,
+}
+
+/// The daemons besides zebra, and the line that needs each.
+const DAEMONS: [(&str, &str); 4] = [
+    ("bfdd", "\nbfd\n"),
+    ("bgpd", "\nrouter bgp "),
+    ("ospfd", "\nrouter ospf\n"),
+    ("ospf6d", "\nrouter ospf6\n"),
+];
+
+/// In the order in which they have to start.
+fn needed(config: &str) -> Vec<&'static str> {
+    let others = DAEMONS.iter().filter(|(_, line)| config.contains(line));
+    std::iter::once("zebra")
+        .chain(others.map(|(name, _)| *name))
+        .collect()
 }
 
 impl Frr {
     pub(super) fn start(namespace: &Netns, config: &str) -> Result<Self, NodeError> {
-        let programs = ["zebra", "bgpd"].map(|name| require(name, &FOLDERS, "frr"));
         require("vtysh", &[], "frr")?;
         be_in_the_vty_group()?;
         let folder = folder(namespace);
@@ -39,37 +55,37 @@ impl Frr {
             folder.join("vtysh.conf"),
             "service integrated-vtysh-config\n",
         )?;
-        let empty = write(folder.join("empty.conf"), "")?;
-        let mut daemons = Vec::new();
-        for (name, program) in ["zebra", "bgpd"].into_iter().zip(programs) {
-            let mut command = Command::new(program?);
-            command.args(["-u", "root", "-g", "root", "--log", "stdout"]);
-            command.arg("-f").arg(&empty);
-            command.arg("-i").arg(folder.join(format!("{name}.pid")));
-            command.arg("-z").arg(folder.join("zserv"));
-            command.arg("--vty_socket").arg(&folder);
-            let name_here = format!("{}-{name}", namespace.name());
-            let mut daemon = Proc::start(namespace, &name_here, &mut command)?;
-            let socket = folder.join(format!("{name}.vty"));
-            let ready = eventually(READY, "FRR to open its socket", || {
-                socket.exists() || matches!(daemon.has_ended(), Ok(Some(_)))
-            });
-            if daemon.has_ended()?.is_some() || ready.is_err() {
-                return Err(NodeError::Answer {
-                    node: name_here,
-                    what: "FRR did not start",
-                    answer: daemon.tail(20),
-                });
-            }
-            daemons.push(daemon);
-        }
-        let frr = Self {
-            _daemons: daemons,
+        write(folder.join("empty.conf"), "")?;
+        let mut frr = Self {
+            daemons: Vec::new(),
+            names: needed(config),
             folder,
         };
-        // It exits with an error for a line that no daemon accepts.
-        namespace.run(&format!("{} -b", frr.vtysh()))?;
+        frr.launch(namespace)?;
         Ok(frr)
+    }
+
+    fn launch(&mut self, namespace: &Netns) -> Result<(), NodeError> {
+        self.daemons.clear();
+        for name in &self.names {
+            self.daemons
+                .push(launch_one(namespace, &self.folder, name)?);
+        }
+        // It exits with an error for a line that no daemon accepts.
+        namespace.run(&format!("{} -b", self.vtysh()))?;
+        Ok(())
+    }
+
+    pub(super) fn processes(&mut self) -> &mut [Proc] {
+        &mut self.daemons
+    }
+
+    /// In the place of those that were killed.
+    pub(super) fn start_again(&mut self, namespace: &Netns) -> Result<(), NodeError> {
+        for name in &self.names {
+            remove(&self.folder.join(format!("{name}.vty")))?;
+        }
+        self.launch(namespace)
     }
 
     fn vtysh(&self) -> String {
@@ -126,6 +142,33 @@ impl Frr {
             &self.ask_json(namespace, "show bgp summary json")?,
         ))
     }
+}
+
+fn launch_one(namespace: &Netns, folder: &Path, name: &str) -> Result<Proc, NodeError> {
+    let mut command = Command::new(require(name, &FOLDERS, "frr")?);
+    command.args(["-u", "root", "-g", "root", "--log", "stdout"]);
+    command.arg("-f").arg(folder.join("empty.conf"));
+    command.arg("-i").arg(folder.join(format!("{name}.pid")));
+    command.arg("-z").arg(folder.join("zserv"));
+    command.arg("--vty_socket").arg(folder);
+    if name == "bfdd" {
+        // Its default is the same file for every node.
+        command.arg("--bfdctl").arg(folder.join("bfdd.sock"));
+    }
+    let name_here = format!("{}-{name}", namespace.name());
+    let mut daemon = Proc::start(namespace, &name_here, &mut command)?;
+    let socket = folder.join(format!("{name}.vty"));
+    let ready = eventually(READY, "FRR to open its socket", || {
+        socket.exists() || matches!(daemon.has_ended(), Ok(Some(_)))
+    });
+    if daemon.has_ended()?.is_some() || ready.is_err() {
+        return Err(NodeError::Answer {
+            node: name_here,
+            what: "FRR did not start",
+            answer: daemon.tail(20),
+        });
+    }
+    Ok(daemon)
 }
 
 /// The packaged daemons insist on a group `frrvty` that their user is in, and
@@ -203,6 +246,18 @@ mod tests {
         };
         assert_eq!(parse_best(&answer), Some(expected));
         assert_eq!(parse_best(&serde_json::json!({})), None);
+    }
+
+    #[test]
+    fn the_daemons_are_those_that_the_configuration_needs() {
+        assert_eq!(
+            needed("\nbfd\n profile x\n\nrouter bgp 65000\n"),
+            ["zebra", "bfdd", "bgpd"]
+        );
+        assert_eq!(
+            needed("\nrouter ospf\n!\nrouter ospf6\n"),
+            ["zebra", "ospfd", "ospf6d"]
+        );
     }
 
     #[test]
