@@ -36,6 +36,7 @@
 pub mod client;
 pub mod command;
 pub mod export;
+mod look;
 pub mod reply;
 
 use std::path::PathBuf;

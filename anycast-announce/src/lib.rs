@@ -7,6 +7,8 @@
 //! | [`frr`] | `frr` | the same, FRR and bgpd's vty socket | as `loopback` |
 //!
 //! `bird` and `frr` say that a preference is in force only when the daemon has sent it.
+//! `doctor` (feature of that name) inspects the daemons, the kernel and the node's settings, and
+//! names the traps in them.
 //! Sample configurations of BIRD and FRR with floor and boost are in `examples/routing/`.
 
 #[cfg(feature = "loopback")]
@@ -15,6 +17,8 @@ pub mod kernel;
 pub mod attributes;
 #[cfg(feature = "bird")]
 pub mod bird;
+#[cfg(feature = "doctor")]
+pub mod doctor;
 #[cfg(feature = "frr")]
 pub mod frr;
 #[cfg(any(feature = "bird", feature = "frr"))]

@@ -73,12 +73,24 @@ pub enum Question {
     Summary,
     /// What was sent to a neighbour, of IPv4 (true) or IPv6.
     Advertised(IpAddr, bool),
+    /// Leave the mode in which only some can be shown. It is not kept over a reconnection.
+    Enable,
+    /// The configuration that runs, of the daemon asked.
+    RunningConfig,
+    /// Its routes of a prefix.
+    Routes(IpAddr, u8),
 }
 
 impl std::fmt::Display for Question {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Summary => f.write_str("show bgp summary json"),
+            Self::Enable => f.write_str("enable"),
+            Self::RunningConfig => f.write_str("show running-config"),
+            Self::Routes(ip, length) => {
+                let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+                write!(f, "show bgp {family} unicast {ip}/{length} json")
+            }
             Self::Advertised(neighbour, is_v4) => {
                 let family = if *is_v4 { "ipv4" } else { "ipv6" };
                 write!(

@@ -389,7 +389,7 @@ impl Netlink {
     }
 
     /// One interface, or `None` when there is none of that name or index.
-    async fn link(&mut self, mut message: LinkMessage) -> Result<Option<Link>, Failure> {
+    pub(super) async fn link(&mut self, mut message: LinkMessage) -> Result<Option<Link>, Failure> {
         let slim = vec![LinkExtentMask::SkipStats];
         message.attributes.push(LinkAttribute::ExtMask(slim));
         let answer = self
@@ -406,7 +406,7 @@ impl Netlink {
         link.map(Some).ok_or(Failure::Garbled)
     }
 
-    async fn addresses(&mut self) -> Result<Vec<Address>, Failure> {
+    pub(super) async fn addresses(&mut self) -> Result<Vec<Address>, Failure> {
         for _ in 0..DUMP_ATTEMPTS {
             let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
             let answer = self.request(request, NLM_F_DUMP).await?;
