@@ -339,7 +339,9 @@ pub(crate) mod tests {
         assert_eq!(boost.channels.len(), 2);
         let off = all.iter().find(|one| one.name == "off1").unwrap();
         assert!(!off.is_up);
-        let aware = PROTOCOLS.replace("AF supported: ipv", "AF supported:");
+        let aware = PROTOCOLS
+            .replace("AF supported: ipv4", "AF supported:")
+            .replace("AF supported: ipv6", "AF supported:");
         assert!(
             protocols(&reply(&aware))
                 .iter()

@@ -56,7 +56,6 @@ const EACCES: i32 = 13;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EOPNOTSUPP: i32 = 95;
-const ENETUNREACH: i32 = 101;
 const EADDRNOTAVAIL: i32 = 99;
 
 type Message = NetlinkMessage<RouteNetlinkMessage>;
@@ -319,7 +318,8 @@ impl Netlink {
             match self.request(route_query(index, ip), NLM_F_ACK).await {
                 Ok(answer) if answer.messages.iter().any(is_local_route) => return Ok(()),
                 Ok(_) => {}
-                Err(failure) if failure.errno() == Some(ENETUNREACH) => {}
+                // Until then another route answers, or none: each kind has an error of its own.
+                Err(failure) if failure.errno().is_some() => {}
                 Err(failure) => return Err(failure),
             }
             tokio::time::sleep(STEP).await;

@@ -10,26 +10,24 @@ const FILE: &str = "bird.conf";
 
 /// The one trap, and no other.
 fn names(config: &str, trap: Trap, severity: Severity, place: &str) {
-    isolated(|| {
-        let lab = Lab::start(Kind::Bird, config);
-        let report = lab.finds(trap);
-        let worst: Vec<_> = report.of(trap).map(|found| found.severity).collect();
-        assert!(worst.contains(&severity), "{report:#?}");
-        assert!(
-            report.of(trap).any(|found| found.place.contains(place)),
-            "{report:#?}"
-        );
-        let others = report
-            .findings
-            .iter()
-            .filter(|one| one.trap != trap && one.severity == Severity::Trap);
-        assert_eq!(others.count(), 0, "{report:#?}");
-        assert!(
-            report
-                .of(trap)
-                .all(|found| !found.fix.is_empty() && !found.why.is_empty())
-        );
-    });
+    let lab = Lab::start(Kind::Bird, config);
+    let report = lab.finds(trap);
+    let worst: Vec<_> = report.of(trap).map(|found| found.severity).collect();
+    assert!(worst.contains(&severity), "{report:#?}");
+    assert!(
+        report.of(trap).any(|found| found.place.contains(place)),
+        "{report:#?}"
+    );
+    let others = report
+        .findings
+        .iter()
+        .filter(|one| one.trap != trap && one.severity == Severity::Trap);
+    assert_eq!(others.count(), 0, "{report:#?}");
+    assert!(
+        report
+            .of(trap)
+            .all(|found| !found.fix.is_empty() && !found.why.is_empty())
+    );
 }
 
 #[test]
@@ -40,58 +38,66 @@ fn the_sample_is_clean() {
 #[test]
 fn a_floor_below_bgp() {
     let config = changed(FILE, "preference 180", "preference 10");
-    names(
-        &config,
-        Trap::FloorOutranked,
-        Severity::Warning,
-        "anycast_floor4",
-    );
+    isolated(|| {
+        names(
+            &config,
+            Trap::FloorOutranked,
+            Severity::Warning,
+            "anycast_floor4",
+        )
+    });
 }
 
 #[test]
 fn a_floor_below_bgp_that_takes_in_everything() {
     let config = changed(FILE, "preference 180", "preference 10");
     let config = config.replace("import filter from_peer", "import all");
-    names(
-        &config,
-        Trap::FloorOutranked,
-        Severity::Trap,
-        "anycast_floor6",
-    );
+    isolated(|| {
+        names(
+            &config,
+            Trap::FloorOutranked,
+            Severity::Trap,
+            "anycast_floor6",
+        )
+    });
 }
 
 #[test]
 fn no_floor() {
     let config = changed(FILE, "  route 192.0.2.69/32 blackhole;\n", "");
-    names(&config, Trap::NoFloor, Severity::Trap, "192.0.2.69");
+    isolated(|| names(&config, Trap::NoFloor, Severity::Trap, "192.0.2.69"));
 }
 
 #[test]
 fn a_boost_below_the_floor() {
     let config = changed(FILE, "preference 240", "preference 170");
-    names(
-        &config,
-        Trap::BoostOutranked,
-        Severity::Trap,
-        "anycast_boost",
-    );
+    isolated(|| {
+        names(
+            &config,
+            Trap::BoostOutranked,
+            Severity::Trap,
+            "anycast_boost",
+        )
+    });
 }
 
 #[test]
 fn one_level_for_floor_and_boost() {
     let config = changed(FILE, "bgp_local_pref = 50", "bgp_local_pref = 200");
-    names(
-        &config,
-        Trap::SameLevel,
-        Severity::Trap,
-        "filter to_peer of router4.ipv4",
-    );
+    isolated(|| {
+        names(
+            &config,
+            Trap::SameLevel,
+            Severity::Trap,
+            "filter to_peer of router4.ipv4",
+        )
+    });
 }
 
 #[test]
 fn graceful_restart_without_bfd() {
     let config = changed(FILE, "graceful restart off", "graceful restart on");
-    names(&config, Trap::GracefulRestart, Severity::Trap, "router4");
+    isolated(|| names(&config, Trap::GracefulRestart, Severity::Trap, "router4"));
 }
 
 #[test]
@@ -107,7 +113,7 @@ fn an_ospf_stub_whose_cost_is_ignored() {
     let ospf = "\nprotocol ospf v2 igp4 { ipv4 { import none; export none; }; area 0 { \
                 interface \"lo\" { stub; cost 100; }; }; }\n";
     let config = sample(FILE) + ospf;
-    names(&config, Trap::OspfHostCost, Severity::Trap, "igp4");
+    isolated(|| names(&config, Trap::OspfHostCost, Severity::Trap, "igp4"));
 }
 
 #[test]

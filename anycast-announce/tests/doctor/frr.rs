@@ -12,20 +12,18 @@ const FILE: &str = "frr.conf";
 
 /// This trap on both families, or everywhere at once, and no other.
 fn names(config: &str, trap: Trap) {
-    isolated(|| {
-        let lab = Lab::start(Kind::Frr, config);
-        let report = lab.finds(trap);
-        let others = report
-            .findings
-            .iter()
-            .filter(|one| one.trap != trap && one.severity > Severity::Note);
-        assert_eq!(others.count(), 0, "{report:#?}");
-        assert!(
-            report
-                .of(trap)
-                .all(|found| !found.fix.is_empty() && !found.why.is_empty())
-        );
-    });
+    let lab = Lab::start(Kind::Frr, config);
+    let report = lab.finds(trap);
+    let others = report
+        .findings
+        .iter()
+        .filter(|one| one.trap != trap && one.severity > Severity::Note);
+    assert_eq!(others.count(), 0, "{report:#?}");
+    assert!(
+        report
+            .of(trap)
+            .all(|found| !found.fix.is_empty() && !found.why.is_empty())
+    );
 }
 
 fn configure(lab: &Lab, lines: &[&str]) {
@@ -48,10 +46,12 @@ fn the_sample_is_clean() {
 
 #[test]
 fn import_check() {
-    names(
-        &changed(FILE, " no bgp network import-check\n", ""),
-        Trap::ImportCheck,
-    );
+    isolated(|| {
+        names(
+            &changed(FILE, " no bgp network import-check\n", ""),
+            Trap::ImportCheck,
+        )
+    });
 }
 
 #[test]
@@ -61,14 +61,14 @@ fn delay_timer_0() {
         "router bgp 65000\n",
         "bgp route-map delay-timer 0\nrouter bgp 65000\n",
     );
-    names(&config, Trap::DelayTimer);
+    isolated(|| names(&config, Trap::DelayTimer));
 }
 
 #[test]
 fn updates_that_leave_late() {
     let late = " timers bgp 3 9\n neighbor 10.0.0.1 remote-as 65000\n neighbor 10.0.0.1 \
                 advertisement-interval 30\n";
-    names(&changed(FILE, " timers bgp 3 9\n", late), Trap::SlowUpdates);
+    isolated(|| names(&changed(FILE, " timers bgp 3 9\n", late), Trap::SlowUpdates));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn graceful_restart_without_bfd() {
         " bgp graceful-restart-disable\n",
         " bgp graceful-restart\n",
     );
-    names(&config, Trap::GracefulRestart);
+    isolated(|| names(&config, Trap::GracefulRestart));
 }
 
 #[test]
@@ -88,27 +88,29 @@ fn one_level_for_floor_and_boost() {
         " set local-preference 50\n",
         " set local-preference 200\n",
     );
-    names(&config, Trap::SameLevel);
+    isolated(|| names(&config, Trap::SameLevel));
 }
 
 #[test]
 fn no_floor() {
     let config = changed(FILE, "  network 192.0.2.69/32 route-map FLOOR\n", "");
-    names(&config, Trap::NoFloor);
+    isolated(|| names(&config, Trap::NoFloor));
 }
 
 #[test]
 fn no_boost() {
     let config = changed(FILE, "  redistribute connected route-map BOOST6\n", "");
-    names(&config, Trap::NoBoost);
+    isolated(|| names(&config, Trap::NoBoost));
 }
 
 #[test]
 fn a_boost_from_any_interface() {
-    names(
-        &changed(FILE, " match interface lo\n", ""),
-        Trap::BoostEverywhere,
-    );
+    isolated(|| {
+        names(
+            &changed(FILE, " match interface lo\n", ""),
+            Trap::BoostEverywhere,
+        )
+    });
 }
 
 #[test]

@@ -76,7 +76,9 @@ impl Lab {
         let router = Node::start(hub, Kind::Bird, ROUTER).unwrap();
         let node = Node::start(node, kind, config).unwrap();
         let lab = Self { node, router };
-        lab.wait("two sessions", || lab.node.established().unwrap() == 2);
+        lab.wait("two sessions", || {
+            lab.node.established().is_ok_and(|up| up == 2)
+        });
         let v4 = Prefix {
             address: "192.0.2.0".parse().unwrap(),
             length: 24,
