@@ -369,7 +369,8 @@ fn graceful_restart(facts: &BirdFacts, report: &mut Report) {
                         "the router keeps the routes of a node that lost its power until a \
                          timer ends (120 s by default), and sends its clients nowhere",
                     )
-                    .fix("`graceful restart off;` in it, or `bfd on;` and a `protocol bfd`"),
+                    .fix("`graceful restart off;` in it; or `direct; bfd on;` (without `direct` iBGP is \
+                         multihop, for which BIRD demands a source address) and a `protocol bfd {}`"),
             );
         } else if !protocol.is_established && !is_watched {
             report.add(

@@ -103,7 +103,11 @@ fn graceful_restart_without_bfd() {
 #[test]
 fn graceful_restart_with_bfd() {
     isolated(|| {
-        let config = changed(FILE, "graceful restart off", "bfd on; graceful restart on");
+        let config = changed(
+            FILE,
+            "graceful restart off",
+            "direct; bfd on; graceful restart on",
+        );
         Lab::start(Kind::Bird, &(config + "\nprotocol bfd {}\n")).is_clean();
     });
 }
