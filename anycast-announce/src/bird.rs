@@ -48,6 +48,7 @@ mod config;
 pub mod export;
 pub mod include;
 pub mod loaded;
+mod look;
 pub mod reply;
 
 use std::time::{Duration, Instant};

@@ -40,6 +40,8 @@
 )]
 
 mod config;
+#[cfg(feature = "doctor")]
+pub(crate) mod look;
 mod message;
 mod monitor;
 mod netlink;

@@ -8,6 +8,8 @@ use std::fmt;
 
 use anycast_core::service::ServiceAddress;
 
+pub use super::look::Look;
+
 /// The longest name that BIRD knows (`SYM_MAX_LEN`, less the final zero).
 pub const MAX_NAME: usize = 63;
 
@@ -146,6 +148,8 @@ pub enum Command {
     Configure,
     /// Whether a configuration is still being carried out.
     ConfigureStatus,
+    /// A question beside the announcer's.
+    Look(Look),
 }
 
 impl fmt::Display for Command {
@@ -163,6 +167,7 @@ impl fmt::Display for Command {
             Self::ConfigureCheck => f.write_str("configure check"),
             Self::Configure => f.write_str("configure"),
             Self::ConfigureStatus => f.write_str("configure status"),
+            Self::Look(look) => look.fmt(f),
         }
     }
 }

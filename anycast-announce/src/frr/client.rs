@@ -92,6 +92,10 @@ pub enum Question {
     Enable,
     /// The route-map that this entry is of. Only after [`Question::Enable`].
     RouteMap(Entry),
+    /// The configuration that runs, of the daemon asked.
+    RunningConfig,
+    /// Its routes of a prefix.
+    Routes(IpAddr, u8),
 }
 
 impl std::fmt::Display for Question {
@@ -100,6 +104,11 @@ impl std::fmt::Display for Question {
             Self::Summary => f.write_str("show bgp summary json"),
             Self::Enable => f.write_str("enable"),
             Self::RouteMap(entry) => write!(f, "show route-map {} json", entry.name()),
+            Self::RunningConfig => f.write_str("show running-config"),
+            Self::Routes(ip, length) => {
+                let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+                write!(f, "show bgp {family} unicast {ip}/{length} json")
+            }
             Self::Advertised(neighbour, is_v4) => {
                 let family = if *is_v4 { "ipv4" } else { "ipv6" };
                 write!(

@@ -56,7 +56,6 @@ const EACCES: i32 = 13;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EOPNOTSUPP: i32 = 95;
-const ENETUNREACH: i32 = 101;
 const EADDRNOTAVAIL: i32 = 99;
 
 type Message = NetlinkMessage<RouteNetlinkMessage>;
@@ -319,7 +318,8 @@ impl Netlink {
             match self.request(route_query(index, ip), NLM_F_ACK).await {
                 Ok(answer) if answer.messages.iter().any(is_local_route) => return Ok(()),
                 Ok(_) => {}
-                Err(failure) if failure.errno() == Some(ENETUNREACH) => {}
+                // Until then another route answers, or none: each kind has an error of its own.
+                Err(failure) if failure.errno().is_some() => {}
                 Err(failure) => return Err(failure),
             }
             tokio::time::sleep(STEP).await;
@@ -389,7 +389,7 @@ impl Netlink {
     }
 
     /// One interface, or `None` when there is none of that name or index.
-    async fn link(&mut self, mut message: LinkMessage) -> Result<Option<Link>, Failure> {
+    pub(super) async fn link(&mut self, mut message: LinkMessage) -> Result<Option<Link>, Failure> {
         let slim = vec![LinkExtentMask::SkipStats];
         message.attributes.push(LinkAttribute::ExtMask(slim));
         let answer = self
@@ -406,7 +406,7 @@ impl Netlink {
         link.map(Some).ok_or(Failure::Garbled)
     }
 
-    async fn addresses(&mut self) -> Result<Vec<Address>, Failure> {
+    pub(super) async fn addresses(&mut self) -> Result<Vec<Address>, Failure> {
         for _ in 0..DUMP_ATTEMPTS {
             let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
             let answer = self.request(request, NLM_F_DUMP).await?;

@@ -7,6 +7,9 @@
 //! | 2 | the command line is wrong |
 //! | 3 | no connection: nobody listens there, or the socket's mode forbids it |
 //!
+//! `doctor` has its own: 0 nothing found, 1 warnings, 2 traps, 3 not everything could be looked at
+//! (and no trap in the rest).
+//!
 //! Errors are one line on standard error. A demoted service is no error here: for an alarm,
 //! watch `/healthz` and `/metrics` of the same address.
 #![allow(
@@ -16,6 +19,7 @@
 
 mod address;
 mod ask;
+mod doctor;
 mod model;
 mod replay;
 mod screen;
@@ -122,6 +126,10 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Name what of this host's routing will fail in silence: in BIRD, FRR and the kernel. Asks
+    /// no node and changes nothing. Exit status: 0 nothing found, 1 warnings, 2 traps, 3 not
+    /// everything could be looked at
+    Doctor(Box<doctor::Look>),
     /// Lift a drain or a withdrawal: health decides again
     Undrain {
         /// Which service
@@ -185,6 +193,8 @@ enum Failure {
     WhichService { others: String },
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    #[error(transparent)]
+    Doctor(#[from] doctor::DoctorError),
     #[error("the order stands, but is not in force yet; anycastctl explain {service} says more")]
     NotInForce { service: ServiceName },
 }
@@ -192,6 +202,7 @@ enum Failure {
 impl Failure {
     const fn exit_status(&self) -> u8 {
         match self {
+            Self::Doctor(error) => error.exit_status(),
             Self::Usage(_)
             | Self::WhichService { .. }
             | Self::Ask(AskError::Refused {
@@ -219,7 +230,7 @@ impl Failure {
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(failure) => {
             eprintln!("error: {failure}");
             ExitCode::from(failure.exit_status())
@@ -227,22 +238,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), Failure> {
+fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let screen = Screen::of_stdout(arguments.color);
-    if let Command::Replay { file, all } = &arguments.command {
-        return Ok(replay::run(file, *all, screen)?);
+    match arguments.command {
+        Command::Replay { file, all } => replay::run(&file, all, screen)?,
+        Command::Doctor(look) => return Ok(doctor::run(*look, screen)?),
+        command => ask(arguments.node, command, screen)?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The commands that ask a node.
+fn ask(node_given: Which, command: Command, screen: Screen) -> Result<(), Failure> {
     let Which {
         admin,
         socket,
         url,
         token_file,
-    } = arguments.node;
+    } = node_given;
     let variable = std::env::var(VARIABLE).ok();
     let given = Given { admin, socket, url };
     let address = given.resolve(variable.as_deref()).map_err(Failure::Usage)?;
-    match arguments.command {
-        Command::Replay { .. } => {} // done above: it needs no node
+    match command {
+        Command::Replay { .. } | Command::Doctor(_) => {} // they need no node
         Command::Record { service } => record(&address, token_file, service)?,
         Command::Status { json: true, .. } => {
             let answer = Question::read(&address, "/status").ask()?;
