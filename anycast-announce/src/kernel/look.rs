@@ -1,6 +1,7 @@
 //! All addresses and their interfaces, read for the doctor. Changes nothing.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::net::IpAddr;
 
@@ -24,11 +25,14 @@ async fn read() -> Result<Vec<Address>, Failure> {
     let mut links: BTreeMap<u32, Option<Link>> = BTreeMap::new();
     let mut found = Vec::new();
     for address in netlink.addresses().await? {
-        if !links.contains_key(&address.index) {
-            let query = LinkUnspec::new_with_index(address.index).build();
-            links.insert(address.index, netlink.link(query).await?);
-        }
-        let Some(Some(link)) = links.get(&address.index) else {
+        let link = match links.entry(address.index) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(free) => {
+                let query = LinkUnspec::new_with_index(address.index).build();
+                free.insert(netlink.link(query).await?)
+            }
+        };
+        let Some(link) = link else {
             continue; // gone in between
         };
         found.push(Address {

@@ -164,7 +164,7 @@ fn show(report: &Report) -> Text {
         let (style, word) = match found.severity {
             Severity::Trap => (Style::Bad, "TRAP"),
             Severity::Warning => (Style::Warn, "WARNING"),
-            _ => (Style::Dim, "note"),
+            Severity::Note | _ => (Style::Dim, "note"),
         };
         text.line([
             Span::new(style, &format!("{word} {}", found.trap)),
@@ -197,7 +197,7 @@ fn show(report: &Report) -> Text {
         Verdict::Clean => (Style::Good, "no trap"),
         Verdict::Warnings => (Style::Warn, "warnings"),
         Verdict::Traps => (Style::Bad, "traps"),
-        _ => (
+        Verdict::Blind | _ => (
             Style::Warn,
             "no trap in what was seen, but not everything was seen",
         ),

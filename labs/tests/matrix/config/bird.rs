@@ -56,7 +56,7 @@ fn bgp(text: &mut String, topology: Topology, router: usize, dump: &Path) {
         text,
         "mrtdump \"{}\";\nmrtdump protocols {{ messages }};\n\
          template bgp neighbour {{\n\
-         local as {ROUTER_AS}; direct; hold time {HOLD_TIME};\n\
+         local as {ROUTER_AS}; direct; hold time {HOLD_TIME}; graceful restart off;\n\
          connect delay time 1; connect retry time 2; error wait time 1, 2;\n}}\n\
          template bgp site from neighbour {{ {reflect} {bfd} }}",
         dump.display()

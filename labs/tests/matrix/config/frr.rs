@@ -107,6 +107,7 @@ fn bgp(text: &mut String, topology: Topology, router: usize, dump: &Path) {
     let _ = writeln!(
         text,
         "router bgp {ROUTER_AS}\n bgp router-id 10.1.{number}.1\n no bgp default ipv4-unicast\n\
+         \x20bgp graceful-restart-disable\n\
          \x20timers bgp {} {HOLD_TIME}",
         HOLD_TIME / 3
     );
