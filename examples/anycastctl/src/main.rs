@@ -243,7 +243,13 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Replay { file, all } => replay::run(&file, all, screen)?,
         Command::Doctor(look) => return Ok(doctor::run(*look, screen)?),
-        command => ask(arguments.node, command, screen)?,
+        command @ (Command::Status { .. }
+        | Command::Checks { .. }
+        | Command::Explain { .. }
+        | Command::Drain(_)
+        | Command::Withdraw(_)
+        | Command::Record { .. }
+        | Command::Undrain { .. }) => ask(arguments.node, command, screen)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -29,7 +29,7 @@ use anycast_labs::{isolate, isolated_with_for};
 use backend::Backend;
 use topology::Topology;
 
-/// Of one lab; it takes about two minutes.
+/// Of one lab; the longest, OSPF, takes about four minutes.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How many labs run at once: each is five routing daemons and more.
