@@ -10,7 +10,7 @@
 //!   man**: when this process dies, what was announced stays announced. For hosts on which
 //!   addresses cannot be changed.
 //! - [`Carrier::Include`]: a generated file holds the level, and BIRD loads its configuration
-//!   anew, see [`include`]. **There is no dead man** either. For policies that floor and boost
+//!   anew, see [`mod@include`]. **There is no dead man** either. For policies that floor and boost
 //!   cannot express.
 //!
 //! Either way the answer is read back from the Adj-RIB-Out: the export tables of the channels
