@@ -13,7 +13,7 @@
 //!
 //! | task | does | when it dies |
 //! |---|---|---|
-//! | watch, one for each node that has a runtime for probes | asks it every [`LOOK`] whether it still runs anything, and looks for [leaks](super::leaks) | checks that are starved stay so, and `Unknown` |
+//! | watch, one for each node that has a runtime for probes | asks it every [`LOOK`] whether it still runs anything, and looks for [leaks] | checks that are starved stay so, and `Unknown` |
 
 use std::collections::BTreeMap;
 use std::future::Future;
