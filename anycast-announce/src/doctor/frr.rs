@@ -163,7 +163,8 @@ fn level(config: &Config, name: &str) -> Option<u32> {
         if let Some(value) = entry.after("set local-preference").next() {
             return value.parse().ok();
         }
-        if entry.after("set").next().is_some() {
+        // An origin is no level: it makes the boost what `network` is by itself.
+        if entry.after("set").any(|what| !what.starts_with("origin ")) {
             found = Some(());
         }
     }
