@@ -74,6 +74,12 @@ pub(crate) fn site(topology: Topology, site: usize) -> String {
     }
 }
 
+/// What a sample says that the host does at boot.
+pub(crate) fn at_boot(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("! at boot: "))
+}
+
 #[test]
 fn the_samples_have_everything_that_the_lab_replaces() {
     for topology in Topology::ALL {

