@@ -7,11 +7,10 @@
 )]
 #![cfg(feature = "testing")]
 
-use std::fmt::{Debug, Write as _};
 use std::fs::File;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anycast_core::announce::{InForce, Preference, Role};
@@ -20,60 +19,22 @@ use anycast_core::node::{CheckSpec, Node, ServiceSpec};
 use anycast_core::testing::fakes::{Behaviour, RecordingAnnouncer, ScriptedCheck};
 use anycast_core::{CheckName, HealthCheck, NodeName, ServiceAddresses, ServiceName, Verdict};
 use anycast_labs::isolated;
+use anycast_labs::logged::Logged;
 use async_trait::async_trait;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber, span};
+use tracing::Level;
 
 const LIMIT: Duration = Duration::from_secs(90);
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// What is logged at WARN and above.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        write!(self.0, "{}={value:?} ", field.name()).unwrap();
-    }
-}
-
-impl Subscriber for Lines {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("anycast_core") && *metadata.level() <= Level::WARN
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
-impl Lines {
-    async fn until(&self, parts: &[&str]) {
-        let begun = Instant::now();
-        let has = |line: &String| parts.iter().all(|part| line.contains(part));
-        while !self.0.lock().unwrap().iter().any(has) {
-            let lines = self.0.lock().unwrap().clone();
-            assert!(begun.elapsed() < LIMIT, "no {parts:?} in {lines:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+async fn until(logged: &Logged, parts: &[&str]) {
+    let begun = Instant::now();
+    let has = |line: &String| parts.iter().all(|part| line.contains(part));
+    while !logged.lines().iter().any(has) {
+        let lines = logged.lines();
+        assert!(begun.elapsed() < LIMIT, "no {parts:?} in {lines:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -122,8 +83,8 @@ fn is_found(descriptors: usize, tasks: usize, told: &str) {
         .args(["--nofile=256:256", "--pid", &pid])
         .status();
     assert!(prlimit.unwrap().success(), "install util-linux");
-    let lines = Lines::default();
-    tracing::subscriber::set_global_default(lines.clone()).unwrap();
+    let logged = Logged::new("anycast_core", Level::WARN);
+    tracing::subscriber::set_global_default(logged.clone()).unwrap();
     let well = ScriptedCheck::new(Behaviour::Say(Verdict::Healthy));
     let announcer = RecordingAnnouncer::new(Duration::from_secs(10));
     let built = Arc::new(AtomicUsize::new(0));
@@ -162,9 +123,9 @@ fn is_found(descriptors: usize, tasks: usize, told: &str) {
         let node = Node::new(NodeName::new("ams1").unwrap());
         let mut node = node.with_probe_runtime(probes.handle().clone());
         node.start(spec).unwrap();
-        lines.until(&["run short"]).await;
+        until(&logged, &["run short"]).await;
         let parts = ["service=tftp", "check=leaky", "it leaks: ", told];
-        lines.until(&parts).await;
+        until(&logged, &parts).await;
         assert_eq!(built.load(Ordering::SeqCst), 2, "it is built afresh");
         let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
         assert!(open < 128, "{open} are open");
@@ -188,7 +149,7 @@ fn is_found(descriptors: usize, tasks: usize, told: &str) {
         let since = applied.iter().position(boost).unwrap();
         assert!(applied[since..].iter().all(boost), "it was lowered");
         assert_eq!(announcer.in_force(), InForce::Preferred);
-        let lines = lines.0.lock().unwrap();
+        let lines = logged.lines();
         assert!(!lines.iter().any(|line| line.contains("check=one")));
         assert!(!lines.iter().any(|line| line.contains("check=two")));
     });

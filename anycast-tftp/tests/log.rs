@@ -8,54 +8,15 @@
 
 mod common;
 
-use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, Mutex};
-
+use anycast_labs::logged::Logged;
 use anycast_tftp::server::{Settings, WritePolicy};
 use common::{Client, TestServer, ack, error, pattern, rrq};
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber, span};
-
-/// Collects what is logged at INFO and above.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        write!(self.0, "{}={value:?} ", field.name()).unwrap();
-    }
-}
-
-impl Subscriber for Lines {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("anycast_tftp") && *metadata.level() <= Level::INFO
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
+use tracing::Level;
 
 #[test]
 fn every_transfer_leaves_one_line() {
-    let lines = Lines::default();
-    tracing::subscriber::set_global_default(lines.clone()).unwrap();
+    let logged = Logged::new("anycast_tftp", Level::INFO);
+    tracing::subscriber::set_global_default(logged.clone()).unwrap();
     let settings = Settings::new().with_writes(WritePolicy::Create);
     let (server, _) = TestServer::of_memory(&[("f", pattern(1000))], settings);
     // What this host reads from itself, such as a health check, leaves none.
@@ -81,8 +42,8 @@ fn every_transfer_leaves_one_line() {
     server.wait_for("asked", |stats| stats.engine.probes == 1);
 
     // Other lines may stand beside them, such as the warning of a small receive buffer.
-    let mut lines = lines.0.lock().unwrap().clone();
-    lines.retain(|line| line.starts_with("message=transfer "));
+    let mut lines = logged.lines();
+    lines.retain(|line| line.contains(" message=transfer "));
     let expected: [&[&str]; 5] = [
         &[
             "client=127.0.0.2:",

@@ -38,6 +38,7 @@
 pub mod diag;
 pub mod fib;
 pub mod isolate;
+pub mod logged;
 pub mod lsa;
 pub mod mrt;
 pub mod netns;

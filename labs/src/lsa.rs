@@ -6,6 +6,7 @@
 //!
 //! [`parse`] is pure; [`Listener`] is the socket.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +40,15 @@ pub struct External {
     pub flushed: bool,
     /// Its metric.
     pub metric: u32,
+    /// Whether the originator itself sent the packet; else another floods it on.
+    pub direct: bool,
+}
+
+impl External {
+    fn is_same(&self, other: &Self) -> bool {
+        let what = |one: &Self| (one.id, one.sequence, one.flushed, one.metric);
+        what(self) == what(other)
+    }
 }
 
 /// The external routes in an OSPF packet, without an IP header. Empty for all other packets and
@@ -54,7 +64,10 @@ pub fn parse(packet: &[u8]) -> Vec<External> {
     if packet.get(1) != Some(&LINK_STATE_UPDATE) {
         return Vec::new();
     }
-    let mut found = Vec::new();
+    let Some(sender) = packet.get(4..8).map(|id| [id[0], id[1], id[2], id[3]]) else {
+        return Vec::new();
+    };
+    let mut found: Vec<External> = Vec::new();
     // Behind the packet's header the number of LSAs.
     let mut rest = packet.get(header + 4..).unwrap_or_default();
     while let Some(lsa) = rest.get(18..20).and_then(|length| {
@@ -67,6 +80,9 @@ pub fn parse(packet: &[u8]) -> Vec<External> {
             // IPv4: the mask, then a bit for the type above the metric. IPv6: flags above it.
             found.extend(read(lsa, if version2 { 24 } else { 20 }));
         }
+    }
+    for external in &mut found {
+        external.direct = external.origin == Ipv4Addr::from(sender);
     }
     found
 }
@@ -83,6 +99,7 @@ fn read(lsa: &[u8], metric: usize) -> Option<External> {
         sequence: word(12)?.cast_signed(),
         flushed: age >= MAX_AGE,
         metric: word(metric)? & 0x00ff_ffff,
+        direct: false,
     })
 }
 
@@ -126,15 +143,24 @@ impl Listener {
         Ok(listener)
     }
 
-    /// What was heard of `origin` about IPv4 or IPv6 (as `service` is), each version once, in
+    /// What was heard of `origin` about IPv4 or IPv6 (as `service` is), without repetitions, in
     /// order, from number `since` on (counted over all).
+    ///
+    /// What another router floods on may be late: it counts if it is newer than the last. What the
+    /// originator sends always does: restarted, it begins its versions anew.
     #[must_use]
     pub fn heard(&self, origin: Ipv4Addr, service: IpAddr, since: usize) -> Vec<External> {
         let all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last: BTreeMap<u32, External> = BTreeMap::new();
         let mut distinct = Vec::new();
         for (v4, external) in all.iter().skip(since) {
-            if *v4 == service.is_ipv4() && external.origin == origin && !distinct.contains(external)
-            {
+            let concerns = *v4 == service.is_ipv4() && external.origin == origin;
+            let is_news = last.get(&external.id).is_none_or(|last| {
+                let newer = external.direct || external.sequence > last.sequence;
+                newer && !external.is_same(last)
+            });
+            if concerns && is_news {
+                last.insert(external.id, *external);
                 distinct.push(*external);
             }
         }

@@ -1,38 +1,36 @@
 //! What an operator finds in the log: every order with who, from where and why, and checks that
 //! fail themselves.
 
-use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anycast_core::announce::Preference;
 use anycast_core::machine::PeerReport;
 use anycast_core::testing::fakes::Behaviour;
 use anycast_core::{NodeName, Verdict};
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber, span};
+use anycast_labs::logged::Logged;
+use tracing::Level;
 
 use crate::support::{Endpoint, JSON, LIMIT, Reply, TOKEN, post};
 
 /// Collects what is logged at INFO and above in this thread, a line an event.
-#[derive(Clone, Default)]
-pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Lines(Logged);
 
 impl Lines {
     /// Until the guard is dropped.
     pub(crate) fn collect() -> (Self, tracing::subscriber::DefaultGuard) {
-        let lines = Self::default();
-        let guard = tracing::subscriber::set_default(lines.clone());
-        (lines, guard)
+        let logged = Logged::new("anycast_core", Level::INFO);
+        let guard = tracing::subscriber::set_default(logged.clone());
+        (Self(logged), guard)
     }
 
     pub(crate) fn having(&self, what: &str) -> Vec<String> {
-        let lines = self.0.lock().unwrap();
-        lines.iter().filter(|l| l.contains(what)).cloned().collect()
+        let mut lines = self.0.lines();
+        lines.retain(|line| line.contains(what));
+        lines
     }
 
     pub(crate) fn clear(&self) {
-        self.0.lock().unwrap().clear();
+        self.0.clear();
     }
 
     pub(crate) async fn until(&self, what: &str) -> String {
@@ -45,40 +43,8 @@ impl Lines {
             }
         };
         let found = tokio::time::timeout(LIMIT, waiting).await;
-        found.unwrap_or_else(|_| panic!("no line has {what:?}: {:?}", self.0.lock().unwrap()))
+        found.unwrap_or_else(|_| panic!("no line has {what:?}: {:?}", self.0.lines()))
     }
-}
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        write!(self.0, "{}={value:?} ", field.name()).unwrap();
-    }
-}
-
-impl Subscriber for Lines {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("anycast_core") && *metadata.level() <= Level::INFO
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line(format!("{} ", event.metadata().level()));
-        event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
 }
 
 /// The one line that has this, which is at this level and has all of these.

@@ -15,6 +15,7 @@ fn lsa(age: u16, kind: [u8; 2], body: &[u8]) -> Vec<u8> {
 
 fn packet(version: u8, kind: u8, lsas: &[Vec<u8>]) -> Vec<u8> {
     let mut packet = vec![version, kind];
+    packet.extend([0, 0, 10, 10, 0, 1]);
     packet.resize(if version == 2 { 24 } else { 16 }, 0);
     packet.extend(u32::try_from(lsas.len()).unwrap().to_be_bytes());
     packet.extend(lsas.concat());
@@ -28,6 +29,7 @@ const fn external(flushed: bool, metric: u32) -> External {
         sequence: -5,
         flushed,
         metric,
+        direct: true,
     }
 }
 
@@ -45,6 +47,42 @@ fn an_external_route_of_either_version_shows_metric_and_age() {
     );
     let v3 = lsa(0x8000 | 3600, [0x40, 5], &[0x04, 0, 0, 100, 128, 0, 0, 0]);
     assert_eq!(parse(&packet(3, 4, &[v3])), [external(true, 100)]);
+}
+
+#[test]
+fn what_others_flood_on_is_told_from_what_the_originator_sends() {
+    let mut whole = packet(2, 4, &[lsa(3, [2, 5], &[255; 16])]);
+    assert!(parse(&whole)[0].direct);
+    whole[7] = 2;
+    assert!(!parse(&whole)[0].direct);
+}
+
+#[test]
+fn what_is_late_or_repeated_is_no_news() {
+    let one = |id, sequence, metric, direct| External {
+        id,
+        sequence,
+        direct,
+        ..external(false, metric)
+    };
+    let heard = [
+        one(7, 1, 10_000, true),
+        one(7, 2, 100, true),
+        one(7, 1, 10_000, false), // late, by way of another router
+        one(7, 2, 100, false),
+        one(7, 3, 10_000, false), // heard of another first
+        one(7, 3, 10_000, true),
+        one(7, 1, 10_000, true), // restarted
+        one(8, 1, 100, false),
+    ];
+    let listener = Listener {
+        heard: Arc::new(Mutex::new(heard.map(|one| (true, one)).into())),
+        over: Arc::default(),
+        threads: Vec::new(),
+    };
+    let (origin, service) = (heard[0].origin, Ipv4Addr::LOCALHOST.into());
+    let news = [heard[0], heard[1], heard[4], heard[6], heard[7]];
+    assert_eq!(listener.heard(origin, service, 0), news);
 }
 
 #[test]
