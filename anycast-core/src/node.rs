@@ -170,6 +170,8 @@ pub(crate) enum Command {
         order: Option<Order>,
         taken: oneshot::Sender<Ticket>,
     },
+    /// What the configuration orders.
+    Standing(StandingOrder),
     Reconfigure {
         policy: Policy,
         checks: Vec<CheckSpec>,
@@ -423,12 +425,27 @@ impl NodeHandle {
     }
 
     /// Lifts the order in force, if there is one, and forgets it on the disk: health decides
-    /// again. Otherwise like [`order`](Self::order).
+    /// again, or what the configuration orders ([`StandingOrder`]). Otherwise like
+    /// [`order`](Self::order).
     ///
     /// # Errors
     /// [`NodeError::UnknownService`] or [`NodeError::Ended`].
     pub async fn undrain(&self, service: &ServiceName) -> Result<Ordered, NodeError> {
         self.give(service, None).await
+    }
+
+    /// The configuration orders this from now on, in place of what it ordered before. An
+    /// operator's order stays in force; this one stands when that ends or is lifted. One that is
+    /// given again changes nothing.
+    ///
+    /// # Errors
+    /// [`NodeError::UnknownService`] or [`NodeError::Ended`].
+    pub async fn set_standing(
+        &self,
+        service: &ServiceName,
+        standing: StandingOrder,
+    ) -> Result<(), NodeError> {
+        self.send(service, Command::Standing(standing)).await
     }
 
     async fn give(

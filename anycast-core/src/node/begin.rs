@@ -29,7 +29,11 @@ impl Wishes {
         Self {
             policy: spec.policy,
             checks: std::mem::take(&mut spec.checks),
-            orders: Orders::new(spec.state.as_ref(), &spec.identity.service),
+            orders: Orders::new(
+                spec.state.as_ref(),
+                &spec.identity.service,
+                spec.standing.take(),
+            ),
             ordered: false,
         }
     }
@@ -52,6 +56,10 @@ impl Wishes {
                 }
                 let _ = done.send(valid);
             }
+            Command::Standing(standing) if self.ordered => {
+                self.orders.set_standing(now(), standing);
+            }
+            Command::Standing(standing) => self.orders.replace_standing(standing),
             // There is no machine yet; who asks again is answered.
             Command::Fleet(_) | Command::Stop(_) => {}
             #[cfg(feature = "record")]
@@ -75,8 +83,7 @@ impl Begin<'_> {
         let loading = orders::load(spec.state.clone(), service.clone());
         let loaded = self.obeying(&service, loading).await?;
         if !self.wishes.ordered {
-            let standing = spec.standing.as_ref();
-            self.wishes.orders.begin(now(), loaded, standing);
+            self.wishes.orders.begin(now(), loaded);
             self.tell_order();
         }
         let mut pause = RETRY_MIN;

@@ -163,6 +163,11 @@ impl Service {
                         // The caller may have gone; the order stands all the same.
                         let _ = taken.send(ticket);
                     }
+                    Some(Command::Standing(standing)) => {
+                        self.orders.set_standing(now(), standing);
+                        self.machine.hear(now(), &Input::Intent(self.orders.intent()));
+                        self.tell();
+                    }
                     Some(Command::Fleet(news)) => {
                         let stays = self.reconciler.is_in_force(Preference::Preferred);
                         self.machine.hear_fleet(now(), news, stays);
@@ -239,10 +244,12 @@ impl Service {
         {
             self.machine.hear(now, &Input::Intent(intent));
         }
+        if let Some(intent) = self.orders.expire(now) {
+            self.machine.hear(now, &Input::Intent(intent));
+        }
         if let Some(decision) = self.machine.decide(now) {
             self.reconciler.handle_decision(decision);
         }
-        self.orders.expire(now);
         self.follow_drain(now);
         self.act(now);
         self.tell();

@@ -92,9 +92,9 @@ pub struct Order {
 
 /// What a configuration orders of itself, beside the orders of operators.
 ///
-/// It follows the configuration over a restart: an order of this author that was saved is not
-/// restored, and [`order`](Self::order) is given in its place. An order by anybody else
-/// outranks it.
+/// An order by anybody else outranks it; when that ends or is lifted, this one stands again. It
+/// follows the configuration over a restart: an order of this author that was saved is not
+/// restored, and [`order`](Self::order) is given in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StandingOrder {
     /// The author of such orders.
@@ -213,43 +213,88 @@ pub(super) struct Orders {
     service: ServiceName,
     clock: Option<Clock>,
     active: Option<Active>,
+    standing: Option<StandingOrder>,
     keeper: Option<Keeper>,
 }
 
 impl Orders {
-    /// No order, and a keeper where there is a folder to keep them in.
-    pub(super) fn new(state: Option<&StateDir>, service: &ServiceName) -> Self {
+    /// No order in force, and a keeper where there is a folder to keep them in.
+    pub(super) fn new(
+        state: Option<&StateDir>,
+        service: &ServiceName,
+        standing: Option<StandingOrder>,
+    ) -> Self {
         Self {
             service: service.clone(),
             clock: state.map(|state| Arc::clone(&state.clock)),
             active: None,
+            standing,
             keeper: state.map(|state| Keeper::start(state.file(service))),
         }
     }
 
     /// Takes up what was found at the start, and what the configuration orders.
-    pub(super) fn begin(&mut self, now: Instant, loaded: Loaded, standing: Option<&StandingOrder>) {
-        let own = |loaded: &Loaded| matches!((loaded, standing), (Loaded::Intent(saved), Some(standing)) if saved.by == standing.by);
-        if own(&loaded) {
+    pub(super) fn begin(&mut self, now: Instant, loaded: Loaded) {
+        let by_configuration = match &loaded {
+            Loaded::Intent(saved) => self.is_standing(&saved.by),
+            Loaded::Nothing | Loaded::Bad { .. } => false,
+        };
+        if by_configuration {
             self.keep(None);
         } else {
             self.restore(now, loaded);
         }
-        if let Some(standing) = standing
-            && self.active.is_none()
-            && let Some((kind, reason)) = standing.order.clone()
-        {
-            let by = standing.by.clone();
-            let lasts = None;
-            self.give(
-                now,
-                Some(Order {
-                    kind,
-                    reason,
-                    by,
-                    lasts,
-                }),
-            );
+        if self.active.is_none() && self.has_standing() {
+            self.stand(now);
+        }
+    }
+
+    /// The configuration orders this from now on. What is in force stays while it is somebody
+    /// else's.
+    pub(super) fn set_standing(&mut self, now: Instant, standing: StandingOrder) {
+        if self.standing.as_ref() == Some(&standing) {
+            return;
+        }
+        let active = self.active.as_ref();
+        let mine =
+            active.is_none_or(|active| active.by == standing.by || self.is_standing(&active.by));
+        self.standing = Some(standing);
+        if mine {
+            self.active = None;
+            self.stand(now);
+        }
+    }
+
+    /// The same, while what is in force is not known yet.
+    pub(super) fn replace_standing(&mut self, standing: StandingOrder) {
+        self.standing = Some(standing);
+    }
+
+    fn is_standing(&self, by: &Reason) -> bool {
+        self.standing
+            .as_ref()
+            .is_some_and(|standing| standing.by == *by)
+    }
+
+    fn has_standing(&self) -> bool {
+        let standing = self.standing.as_ref();
+        standing.is_some_and(|standing| standing.order.is_some())
+    }
+
+    /// Nothing else is ordered: what the configuration orders is in force, or nothing is.
+    fn stand(&mut self, now: Instant) -> Ticket {
+        let order = self.standing.as_ref().and_then(|standing| {
+            let (kind, reason) = standing.order.clone()?;
+            Some(Order {
+                kind,
+                reason,
+                by: standing.by.clone(),
+                lasts: None,
+            })
+        });
+        match order {
+            Some(order) => self.give(now, Some(order)),
+            None => self.keep(None),
         }
     }
 
@@ -302,12 +347,12 @@ impl Orders {
         });
     }
 
-    /// A new order, or `None` to lift what is in force. What comes back tells when it is
-    /// saved.
+    /// A new order, or `None` to lift what is in force: what the configuration orders stands
+    /// then. What comes back tells when it is saved.
     pub(super) fn give(&mut self, now: Instant, order: Option<Order>) -> Ticket {
         let Some(order) = order else {
             self.active = None;
-            return self.keep(None);
+            return self.stand(now);
         };
         let kept = self.clock.as_ref().map(|clock| {
             let (reason, by) = (order.reason.clone(), order.by.clone());
@@ -346,13 +391,14 @@ impl Orders {
         Some(active.intent())
     }
 
-    /// Forgets an order that has ended, and its file.
-    pub(super) fn expire(&mut self, now: Instant) {
+    /// Forgets an order that has ended, and its file. `Some`: the machine is to be told what
+    /// the configuration orders in its place, before it decides.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<Intent> {
         let over = |active: &mut Active| active.until.is_some_and(|until| until <= now);
-        if let Some(ended) = self.active.take_if(over) {
-            tracing::info!(service = %self.service, order = %ended.kind, reason = %ended.reason, by = %ended.by, "an operator's order has ended");
-            self.keep(None);
-        }
+        let ended = self.active.take_if(over)?;
+        tracing::info!(service = %self.service, order = %ended.kind, reason = %ended.reason, by = %ended.by, "an operator's order has ended");
+        self.stand(now);
+        self.active.as_ref().map(Active::intent)
     }
 
     pub(super) fn snapshot(&self) -> Option<IntentSnapshot> {

@@ -1,4 +1,5 @@
-//! `--dry-run`: what would be announced and checked, and what the checks say now.
+//! `--dry-run`: what would be announced and checked, what the checks say now, and what would be
+//! decided if they went on to say so.
 //!
 //! It looks and probes, with the capabilities that the daemon would keep, and changes nothing.
 
@@ -8,14 +9,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anycast_announce::kernel::KernelShare;
-use anycast_core::announce::{InForce, Observation};
+use anycast_core::announce::InForce;
 use anycast_core::health::{Severity, Verdict};
+use anycast_core::intent_store::OrderKind;
+use anycast_core::intent_store::file::{IntentFile, SystemClock};
+use anycast_core::machine::{CheckRule, Intent, Machine};
 use anycast_core::node::{CheckSpec, OnStop};
 use anycast_daemon::terminal::say;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, Service};
+use crate::reload;
 
 /// Probes at once: enough to be quick, few enough for the usual limit of open files.
 const AT_ONCE: usize = 64;
@@ -49,15 +54,91 @@ pub(crate) async fn run(path: &Path, config: &Config) {
             Ok(Some(reason)) => say(&format!("  would wait for its routing daemon: {reason}")),
             Err(error) => say(&format!("  could not be announced here: {error}")),
         }
-        say(&format!("  in force now: {}", in_force(service).await));
+        let (observed, told) = in_force(service).await;
+        say(&format!("  in force now: {told}"));
+        let mut verdicts = Vec::with_capacity(probes.len());
         for (check, probe) in service.checks.iter().zip(probes) {
-            say(&format!(
-                "  {}: {}",
-                describe_check(check),
-                said(probe).await
-            ));
+            let verdict = said(probe).await;
+            say(&format!("  {}: {verdict}", describe_check(check)));
+            verdicts.push(verdict);
+        }
+        let order = order(service, &config.node.state_dir);
+        say(&format!(
+            "  would come to be: {}",
+            outlook(service, observed, &verdicts, order)
+        ));
+    }
+}
+
+/// What the service would come to be if its checks went on to say this: the machine itself is
+/// asked, in a time of its own.
+fn outlook(
+    service: &Service,
+    observed: Option<InForce>,
+    verdicts: &[Verdict],
+    order: Option<Intent>,
+) -> String {
+    let rule = |check: &CheckSpec| CheckRule {
+        name: check.name.clone(),
+        severity: check.severity,
+    };
+    let rules: Vec<_> = service.checks.iter().map(rule).collect();
+    let mut now = Instant::now();
+    let identity = service.identity.clone();
+    let policy = service.policy;
+    let mut machine = match Machine::new(identity, policy, &rules, observed, now) {
+        Ok(machine) => machine,
+        Err(error) => return format!("nothing: {error}"),
+    };
+    if let Some(order) = order {
+        machine.handle_intent(now, order);
+    }
+    // After the hold-down each round counts for a rise; the last one is past every bound.
+    for _ in 0..=policy.rise.get().max(policy.fall.get()) {
+        now += policy.hold_down + Duration::from_secs(1);
+        for (rule, verdict) in rules.iter().zip(verdicts) {
+            if let Some(check) = machine.check_id(&rule.name) {
+                machine.handle_verdict(now, check, verdict.clone());
+            }
         }
     }
+    match machine.decide(now) {
+        None => format!(
+            "as it is for as long as the boost of before lasts, then demoted: {}",
+            machine.reason()
+        ),
+        Some(decision) => format!("{}: {}", decision.preference(), machine.reason()),
+    }
+}
+
+/// What an operator ordered before and a start would restore, else what the file orders.
+fn order(service: &Service, state_dir: &Path) -> Option<Intent> {
+    let standing = reload::standing(service);
+    let saved = match IntentFile::new(state_dir, service.name()).load() {
+        Ok(saved) => saved.filter(|saved| saved.by != standing.by),
+        Err(error) => {
+            return Some(Intent::Demote {
+                reason: format!("an order that cannot be read: {error}").into(),
+                by: "this node".into(),
+                until: None,
+            });
+        }
+    };
+    let reading = SystemClock::new().read();
+    let saved = saved.and_then(|saved| saved.restore(&reading));
+    let (kind, reason, by) = match saved {
+        Some(saved) => (saved.order, saved.reason, saved.by),
+        None => {
+            let (kind, reason) = standing.order?;
+            (kind, reason, standing.by)
+        }
+    };
+    // Its end, if it has one, is not waited for here.
+    let until = None;
+    Some(match kind {
+        OrderKind::Demote => Intent::Demote { reason, by, until },
+        OrderKind::Withdraw => Intent::Withdraw { reason, by, until },
+    })
 }
 
 fn describe(service: &Service) -> String {
@@ -95,29 +176,30 @@ fn describe(service: &Service) -> String {
         ),
     };
     let _ = write!(text, "\n  by: {}", service.announce);
-    if service.is_removed {
-        text.push_str("\n  state = \"removed\": would be demoted, whatever its checks say");
-    }
     text
 }
 
-async fn in_force(service: &Service) -> String {
+/// What is in force, and that in words.
+async fn in_force(service: &Service) -> (Option<InForce>, String) {
     let role = service.identity.role;
     let Some(mut announcer) = service.announce.announcer(role, &KernelShare::default()) else {
-        return "not announced".to_owned();
+        return (None, "not announced".to_owned());
     };
     match announcer.observe(&service.identity.addresses).await {
-        Ok(observation) => observed(&observation),
-        Err(error) => format!("cannot be told: {error}"),
+        Ok(observation) => {
+            let agreed = observation.agreed();
+            (agreed, observed(agreed).to_owned())
+        }
+        Err(error) => (None, format!("cannot be told: {error}")),
     }
 }
 
-fn observed(observation: &Observation) -> String {
-    match observation.agreed() {
-        Some(InForce::Preferred) => "preferred".to_owned(),
-        Some(InForce::Demoted) => "demoted".to_owned(),
-        Some(InForce::Withdrawn) => "not announced".to_owned(),
-        None => "partly announced".to_owned(),
+const fn observed(agreed: Option<InForce>) -> &'static str {
+    match agreed {
+        Some(InForce::Preferred) => "preferred",
+        Some(InForce::Demoted) => "demoted",
+        Some(InForce::Withdrawn) => "not announced",
+        None => "partly announced",
     }
 }
 
@@ -150,9 +232,9 @@ fn probe(check: CheckSpec, slots: Arc<Semaphore>) -> JoinHandle<Verdict> {
     })
 }
 
-async fn said(probe: JoinHandle<Verdict>) -> String {
+async fn said(probe: JoinHandle<Verdict>) -> Verdict {
     match probe.await {
-        Ok(verdict) => verdict.to_string(),
-        Err(error) => Verdict::unknown(format!("it panicked: {error}")).to_string(),
+        Ok(verdict) => verdict,
+        Err(error) => Verdict::unknown(format!("it panicked: {error}")),
     }
 }

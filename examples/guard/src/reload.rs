@@ -10,6 +10,9 @@
 //! - a service is absent: to leave one out does not mean to drain it. A service goes by
 //!   `state = "removed"`, which demotes it; the next file may leave it out, and it stays
 //!   demoted.
+//!
+//! What an operator orders outranks the file. When that ends or is lifted, what the file says
+//! stands again: an undrain does not raise what the file has removed.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +22,7 @@ use anycast_core::ServiceName;
 use anycast_core::config::ConfigError;
 use anycast_core::health::Reason;
 use anycast_core::intent_store::OrderKind;
-use anycast_core::node::{NodeError, NodeHandle, Order, StandingOrder};
+use anycast_core::node::{NodeError, NodeHandle, StandingOrder};
 use serde::Serialize;
 
 use crate::config::{Config, Service};
@@ -161,16 +164,8 @@ async fn attempt(file: &Path, old: &Config, node: &NodeHandle) -> Result<Config,
         node.reconfigure(service.name(), service.policy, checks)
             .await?;
     }
-    let was_removed = |name: &_| old.service(name).is_some_and(|old| old.is_removed);
     for service in &new.services {
-        let name = service.name();
-        match (service.is_removed, ordered_by(node, name)?) {
-            // What an operator ordered outranks the file: it may be a withdrawal.
-            (_, Some(by)) if by.as_str() != BY => {}
-            (true, _) => drop(node.order(name, removed()).await?),
-            (false, Some(_)) if was_removed(name) => drop(node.undrain(name).await?),
-            (false, _) => {}
-        }
+        node.set_standing(service.name(), standing(service)).await?;
     }
     Ok(new)
 }
@@ -193,24 +188,7 @@ fn compare(file: &Path, old: &Config, new: &Config) -> Result<(), ReloadError> {
     Ok(())
 }
 
-/// Who gave the order that is in force.
-fn ordered_by(node: &NodeHandle, name: &ServiceName) -> Result<Option<Reason>, NodeError> {
-    let state = node.watch(name)?;
-    let intent = state.borrow().intent.clone();
-    Ok(intent.map(|intent| intent.by))
-}
-
-/// The drain of a service whose table says `state = "removed"`.
-fn removed() -> Order {
-    Order {
-        kind: OrderKind::Demote,
-        reason: Reason::new(REMOVED),
-        by: Reason::new(BY),
-        lasts: None,
-    }
-}
-
-/// What the file orders of a service at the start.
+/// What the file orders of a service.
 pub(crate) fn standing(service: &Service) -> StandingOrder {
     let removal = (OrderKind::Demote, Reason::new(REMOVED));
     StandingOrder {

@@ -201,6 +201,7 @@ fn a_dry_run_probes_and_changes_nothing() {
         "svc0",
         "check file",
         "unhealthy",
+        "would come to be: demoted: file",
     ] {
         assert!(said.contains(part), "{part} is not in: {said}");
     }
@@ -211,4 +212,13 @@ fn a_dry_run_probes_and_changes_nothing() {
         said.contains("healthy") && !said.contains("unhealthy"),
         "{said}"
     );
+    assert!(said.contains("would come to be: preferred"), "{said}");
+    let removed = good(folder.path()).replace(
+        "[[service.check]]",
+        "state = \"removed\"\n[[service.check]]",
+    );
+    fs::write(&path, removed).unwrap();
+    let said = text(&run(&arguments).stdout);
+    assert!(said.contains("would come to be: demoted"), "{said}");
+    assert!(said.contains("state = \"removed\""), "{said}");
 }

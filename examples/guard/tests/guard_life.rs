@@ -406,7 +406,15 @@ fn orders_of_the_file_follow_the_file_over_a_restart() {
             });
             assert_eq!(guard.boosts(), 1);
         }
+        // What the file says is what is left of an order that is lifted, and of its change under
+        // an order.
+        assert_eq!(guard.reload(&removed), None);
+        assert_eq!(guard.ordered_by("dns"), by_operator);
         guard.order("dns", "undrain");
+        assert_eq!(guard.ordered_by("dns"), by_file);
+        guard.until("web alone to be preferred", || guard.boosts() == 1);
+        assert_eq!(guard.reload(&config(&BOTH)), None);
         guard.until("dns to be back", || guard.preferred("dns"));
+        assert_eq!(guard.ordered_by("dns"), None);
     });
 }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 use tempfile::TempDir;
 
 use super::*;
+use crate::health::Reason;
 use crate::intent_store::file::IntentFile;
 use crate::intent_store::{BootId, ClockReading};
 
@@ -472,4 +473,71 @@ async fn orders_that_cannot_be_are_refused() {
     tokio::time::sleep(Duration::from_millis(1)).await;
     let refused = handle.order(&service, drain_for(HOUR)).await;
     assert!(matches!(refused, Err(NodeError::Ended { .. })));
+}
+
+/// What the configuration orders is what is left when an operator's order ends or is lifted, and
+/// nothing is raised in between.
+#[tokio::test(start_paused = true)]
+async fn what_the_configuration_orders_stands_when_an_operators_order_ends() {
+    let site = Site::new();
+    let by = Reason::from("the configuration");
+    let removed = StandingOrder {
+        by: by.clone(),
+        order: Some((OrderKind::Demote, "removed".into())),
+    };
+    let nothing = StandingOrder {
+        by: by.clone(),
+        order: None,
+    };
+    let mut spec = spec("tftp", &[("probe", &healthy())], &site.announcer);
+    spec.state = Some(StateDir::new(site.state_dir()).with_clock(site.host.clock()));
+    spec.standing = Some(removed.clone());
+    let running = Running::start(spec);
+    let name = ServiceName::new("tftp").unwrap();
+    let node = running.node.handle();
+    let given_by = || {
+        running
+            .state
+            .borrow()
+            .intent
+            .as_ref()
+            .map(|intent| intent.by.clone())
+    };
+    let raised = || {
+        let applied = site.announcer.applied();
+        let mut preferences = applied.iter().map(|(_, preference)| *preference);
+        preferences.any(|preference| preference == Preference::Preferred)
+    };
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(given_by(), Some(by.clone()));
+
+    node.order(&name, drain_for(HOUR)).await.unwrap();
+    assert_ne!(given_by(), Some(by.clone()));
+    tokio::time::sleep(2 * HOUR).await;
+    assert_eq!(given_by(), Some(by.clone()), "the drain has ended");
+
+    node.order(&name, drain_for(HOUR)).await.unwrap();
+    node.undrain(&name).await.unwrap();
+    assert_eq!(given_by(), Some(by.clone()), "it was lifted");
+    tokio::time::sleep(HOUR).await;
+    assert!(!raised());
+
+    node.order(&name, drain_for(HOUR)).await.unwrap();
+    node.set_standing(&name, nothing.clone()).await.unwrap();
+    tokio::time::sleep(HOUR / 2).await;
+    assert_ne!(
+        given_by(),
+        Some(by.clone()),
+        "the operator's order outranks it"
+    );
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(given_by(), None);
+    assert!(raised());
+
+    node.set_standing(&name, removed).await.unwrap();
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(given_by(), Some(by));
+    node.set_standing(&name, nothing).await.unwrap();
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(given_by(), None);
 }
