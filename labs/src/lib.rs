@@ -35,6 +35,7 @@
 //!
 //! A program enters by [`isolate::reexec`] instead.
 
+pub mod cargo;
 pub mod diag;
 pub mod fib;
 pub mod isolate;

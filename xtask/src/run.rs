@@ -116,14 +116,8 @@ impl Runner {
     /// A cargo command in the workspace, with the lock file as it is committed.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
+        let mut command = anycast_labs::cargo::cargo(cargo);
         command.current_dir(&self.root).args(arguments);
-        // What `cargo run` set for xtask is not meant for the crates that it builds.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR" {
-                command.env_remove(name);
-            }
-        }
         command
     }
 

@@ -25,6 +25,8 @@ const B: usize = 1;
 const LIMIT: Duration = Duration::from_secs(120);
 /// Each single thing that is waited for comes sooner, however slow the machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long nothing may have been told before a run begins.
+const SETTLED: Duration = Duration::from_millis(300);
 /// How often it is looked whether a daemon has ended.
 const SLICE: Duration = Duration::from_millis(200);
 /// The fault strikes when this much of the file has arrived, in percent.
@@ -254,7 +256,22 @@ impl Story<'_> {
             })?;
             known?;
         }
-        Ok(())
+        self.settle(deadline)
+    }
+
+    /// The router knew one boost before the other, and may have gone there and back: what was
+    /// seen of that is no part of what follows.
+    fn settle(&mut self, deadline: Instant) -> Result<(), Error> {
+        loop {
+            match self.next(Instant::now() + SETTLED)? {
+                None if self.boosts == [true; 2] && self.route == Some(A) => return Ok(()),
+                Some((_, Event::Failed(why))) => return Err(Error::Deviation(why)),
+                None | Some(_) if Instant::now() >= deadline => {
+                    return Err(Error::Deviation(self.not_well()));
+                }
+                None | Some(_) => {}
+            }
+        }
     }
 
     fn not_well(&self) -> String {

@@ -6,7 +6,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::{env, io, thread};
 
@@ -90,7 +90,7 @@ fn daemon() -> Result<PathBuf, Error> {
 
 fn build(cargo: &Path, ours: &Path) -> Result<PathBuf, Error> {
     let failed = |why: String| Error::Daemon(format!("cargo build -p {DAEMON}: {why}"));
-    let mut command = Command::new(cargo);
+    let mut command = anycast_labs::cargo::cargo(cargo);
     command
         .args(["build", "--package", DAEMON])
         .args(["--message-format", "json-render-diagnostics"])

@@ -64,7 +64,7 @@ fn build_once(
 
 fn cargo_build(package: &str) -> Result<PathBuf, String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = crate::cargo::cargo(cargo);
     command.args(["build", "--package", package, "--message-format", "json"]);
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     if is_release() {
