@@ -29,8 +29,8 @@ use anycast_labs::{isolate, isolated_with_for};
 use backend::Backend;
 use topology::Topology;
 
-/// Of one lab; the longest, OSPF, takes about four minutes.
-const TIMEOUT: Duration = Duration::from_secs(600);
+/// Of one lab; the longest, OSPF, takes about five minutes.
+const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// How many labs run at once: each is five routing daemons and more.
 const AT_ONCE: usize = 2;
