@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use super::leaks::{are_suspected, leaked};
+use super::leaks::{Usage, are_suspected, leaked};
 use super::probes::{Place, Places, Run, all_blocked};
 use super::{AbortOnDrop, MAX_CHECK_TIME, NodeError, spawn};
 use crate::health::{BuildCheck, Severity, Verdict};
@@ -219,6 +219,8 @@ impl End {
     }
 }
 
+/// How long the use of descriptors and tasks may not have fallen before it is compared.
+const SETTLED: Duration = Duration::from_millis(200);
 const HUNG: &str = "no answer within its time-out and a grace: it hung";
 const NOT_BEGUN: &str = "the next probe was not begun in time: it blocks, or it is starved";
 const STARVED: &str = "other checks block every thread of the probes; it is built afresh elsewhere";
@@ -268,7 +270,7 @@ async fn watch_over(
                 let mut run = task.run().clone();
                 run.abort();
                 if tokio::time::timeout(GRACE, run.ended()).await.is_ok() {
-                    return End::stopped(leaked(before, places.usage()));
+                    return End::stopped(leaked(before, settled(places).await));
                 }
                 drop(turn);
                 return End::after(bury(spec, run, reports).await, late);
@@ -278,6 +280,22 @@ async fn watch_over(
             }
         }
     }
+}
+
+/// What is in use once that has stopped to fall: the tasks that went with a check end one by one
+/// after it, and are not to be held against the next.
+async fn settled(places: &Places) -> Usage {
+    let end = Instant::now() + SETTLED * 25;
+    let (mut usage, mut since) = (places.usage(), Instant::now());
+    while since.elapsed() < SETTLED && Instant::now() < end {
+        tokio::time::sleep(SETTLED / 10).await;
+        let now = places.usage();
+        if now.tasks < usage.tasks || now.descriptors < usage.descriptors {
+            since = Instant::now();
+        }
+        usage = now;
+    }
+    usage
 }
 
 /// What came of stopping a check.

@@ -2,9 +2,9 @@
 //!
 //! Of a process can be known how many descriptors it has open, and of a runtime how many tasks
 //! live in it; not whose they are. So when they run short, every check is stopped and built
-//! afresh, one after the other until enough has come back, and one that many go with is named. What a check has put
-//! out of its own reach (a task that it forgot, a descriptor that it leaked for good) does not
-//! come back; then that is said. Memory is not looked at: bound it from outside (systemd's
+//! afresh, one after the other until enough has come back, and one that many go with is named.
+//! What a check has put out of its own reach (a task that it forgot, a descriptor that it leaked
+//! for good) does not come back; then that is said. Memory is not looked at: bound it from outside (systemd's
 //! `MemoryMax=`).
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -122,6 +122,9 @@ impl Leaks {
     }
 
     pub(super) fn look(&self, now: Instant, usage: Usage) {
+        if self.turns.try_lock().is_err() {
+            return; // a round is under way, and takes its time where there are many checks
+        }
         let limit = limit();
         let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
         let Usage {
