@@ -126,7 +126,11 @@ fn is_found(descriptors: usize, tasks: usize, told: &str) {
         until(&logged, &["run short"]).await;
         let parts = ["service=tftp", "check=leaky", "it leaks: ", told];
         until(&logged, &parts).await;
-        assert_eq!(built.load(Ordering::SeqCst), 2, "it is built afresh");
+        let begun = Instant::now();
+        while built.load(Ordering::SeqCst) < 2 {
+            assert!(begun.elapsed() < LIMIT, "it is not built afresh");
+            tokio::time::sleep(INTERVAL).await;
+        }
         let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
         assert!(open < 128, "{open} are open");
         // Everybody goes on.
@@ -149,9 +153,11 @@ fn is_found(descriptors: usize, tasks: usize, told: &str) {
         let since = applied.iter().position(boost).unwrap();
         assert!(applied[since..].iter().all(boost), "it was lowered");
         assert_eq!(announcer.in_force(), InForce::Preferred);
+        assert_eq!(built.load(Ordering::SeqCst), 2, "it is built afresh once");
+        // On a slow machine they may be late; they are not to be blamed.
+        let is_blamed = |line: &String| line.contains("it leaks") && !line.contains("check=leaky");
         let lines = logged.lines();
-        assert!(!lines.iter().any(|line| line.contains("check=one")));
-        assert!(!lines.iter().any(|line| line.contains("check=two")));
+        assert!(!lines.iter().any(is_blamed), "{lines:?}");
     });
     probes.shutdown_background();
 }
