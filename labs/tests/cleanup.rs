@@ -106,7 +106,10 @@ fn isolation(name: &str) -> Isolation {
 /// Starts this test again, as a process group of its own that isolates itself,
 /// and answers when its lab is up and its daemons have been seen.
 fn start_runner(name: &str) -> Child {
-    let mut runner = Command::new(env::current_exe().unwrap())
+    // Whoever runs the tests in the background, as CI may, has them ignore the keyboard.
+    let mut runner = Command::new("env")
+        .arg("--default-signal=INT")
+        .arg(env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
         .env(TOKEN, token(name))
         .process_group(0)
