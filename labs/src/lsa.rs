@@ -144,16 +144,16 @@ impl Listener {
     }
 
     /// What was heard of `origin` about IPv4 or IPv6 (as `service` is), without repetitions, in
-    /// order, from number `since` on (counted over all).
+    /// order, each with its number among all ([`count`](Self::count)).
     ///
     /// What another router floods on may be late: it counts if it is newer than the last. What the
     /// originator sends always does: restarted, it begins its versions anew.
     #[must_use]
-    pub fn heard(&self, origin: Ipv4Addr, service: IpAddr, since: usize) -> Vec<External> {
+    pub fn heard(&self, origin: Ipv4Addr, service: IpAddr) -> Vec<(usize, External)> {
         let all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last: BTreeMap<u32, External> = BTreeMap::new();
         let mut distinct = Vec::new();
-        for (v4, external) in all.iter().skip(since) {
+        for (number, (v4, external)) in all.iter().enumerate() {
             let concerns = *v4 == service.is_ipv4() && external.origin == origin;
             let is_news = last.get(&external.id).is_none_or(|last| {
                 let newer = external.direct || external.sequence > last.sequence;
@@ -161,7 +161,7 @@ impl Listener {
             });
             if concerns && is_news {
                 last.insert(external.id, *external);
-                distinct.push(*external);
+                distinct.push((number, *external));
             }
         }
         distinct

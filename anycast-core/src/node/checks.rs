@@ -219,8 +219,10 @@ impl End {
     }
 }
 
-/// How long the use of descriptors and tasks may not have fallen before it is compared.
+/// What a check used has gone when the use has not fallen for so long.
 const SETTLED: Duration = Duration::from_millis(200);
+/// It is waited for so long at most.
+const SETTLING: Duration = Duration::from_secs(5);
 const HUNG: &str = "no answer within its time-out and a grace: it hung";
 const NOT_BEGUN: &str = "the next probe was not begun in time: it blocks, or it is starved";
 const STARVED: &str = "other checks block every thread of the probes; it is built afresh elsewhere";
@@ -282,10 +284,10 @@ async fn watch_over(
     }
 }
 
-/// What is in use once that has stopped to fall: the tasks that went with a check end one by one
-/// after it, and are not to be held against the next.
+/// What is in use once that falls no more: the tasks that go with a check end one by one after
+/// it, and are not to be held against the next.
 async fn settled(places: &Places) -> Usage {
-    let end = Instant::now() + SETTLED * 25;
+    let end = Instant::now() + SETTLING;
     let (mut usage, mut since) = (places.usage(), Instant::now());
     while since.elapsed() < SETTLED && Instant::now() < end {
         tokio::time::sleep(SETTLED / 10).await;

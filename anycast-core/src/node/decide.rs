@@ -244,7 +244,9 @@ impl Service {
         {
             self.machine.hear(now, &Input::Intent(intent));
         }
-        if let Some(intent) = self.orders.expire(now) {
+        if let Some(intent) = self.orders.expire(now)
+            && !self.stopping
+        {
             self.machine.hear(now, &Input::Intent(intent));
         }
         if let Some(decision) = self.machine.decide(now) {

@@ -4,8 +4,8 @@
 //! live in it; not whose they are. So when they run short, every check is stopped and built
 //! afresh, one after the other until enough has come back, and one that many go with is named.
 //! What a check has put out of its own reach (a task that it forgot, a descriptor that it leaked
-//! for good) does not come back; then that is said. Memory is not looked at: bound it from outside (systemd's
-//! `MemoryMax=`).
+//! for good) does not come back; then that is said. Memory is not looked at: bound it from outside
+//! (systemd's `MemoryMax=`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

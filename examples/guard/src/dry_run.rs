@@ -4,6 +4,7 @@
 //! It looks and probes, with the capabilities that the daemon would keep, and changes nothing.
 
 use std::fmt::Write as _;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use anycast_core::announce::InForce;
 use anycast_core::health::{Severity, Verdict};
 use anycast_core::intent_store::OrderKind;
 use anycast_core::intent_store::file::{IntentFile, SystemClock};
-use anycast_core::machine::{CheckRule, Intent, Machine};
+use anycast_core::machine::{CheckRule, Intent, Machine, Policy};
 use anycast_core::node::{CheckSpec, OnStop};
 use anycast_daemon::terminal::say;
 use tokio::sync::Semaphore;
@@ -71,7 +72,7 @@ pub(crate) async fn run(path: &Path, config: &Config) {
 }
 
 /// What the service would come to be if its checks went on to say this: the machine itself is
-/// asked, in a time of its own.
+/// asked, with counts and a hold-down that are over at once.
 fn outlook(
     service: &Service,
     observed: Option<InForce>,
@@ -83,23 +84,23 @@ fn outlook(
         severity: check.severity,
     };
     let rules: Vec<_> = service.checks.iter().map(rule).collect();
-    let mut now = Instant::now();
-    let identity = service.identity.clone();
-    let policy = service.policy;
-    let mut machine = match Machine::new(identity, policy, &rules, observed, now) {
+    let policy = Policy {
+        rise: NonZeroU32::MIN,
+        fall: NonZeroU32::MIN,
+        hold_down: Duration::ZERO,
+        ..service.policy
+    };
+    let now = Instant::now();
+    let mut machine = match Machine::new(service.identity.clone(), policy, &rules, observed, now) {
         Ok(machine) => machine,
         Err(error) => return format!("nothing: {error}"),
     };
     if let Some(order) = order {
         machine.handle_intent(now, order);
     }
-    // After the hold-down each round counts for a rise; the last one is past every bound.
-    for _ in 0..=policy.rise.get().max(policy.fall.get()) {
-        now += policy.hold_down + Duration::from_secs(1);
-        for (rule, verdict) in rules.iter().zip(verdicts) {
-            if let Some(check) = machine.check_id(&rule.name) {
-                machine.handle_verdict(now, check, verdict.clone());
-            }
+    for (rule, verdict) in rules.iter().zip(verdicts) {
+        if let Some(check) = machine.check_id(&rule.name) {
+            machine.handle_verdict(now, check, verdict.clone());
         }
     }
     match machine.decide(now) {

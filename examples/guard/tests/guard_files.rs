@@ -213,6 +213,28 @@ fn a_dry_run_probes_and_changes_nothing() {
         "{said}"
     );
     assert!(said.contains("would come to be: preferred"), "{said}");
+    // However long that takes.
+    let (slow, seldom) = (
+        "rise = 4294967295\nhold_down = \"1d\"\n",
+        good(folder.path()),
+    );
+    fs::write(
+        &path,
+        seldom.replace("[[service.check]]", &format!("{slow}[[service.check]]")),
+    )
+    .unwrap();
+    let said = text(&run(&arguments).stdout);
+    assert!(said.contains("would come to be: preferred"), "{said}");
+    // What an operator had ordered counts, also where it cannot be understood.
+    fs::write(&path, good(folder.path())).unwrap();
+    fs::create_dir(folder.path().join("state")).unwrap();
+    let saved = folder.path().join("state/intent-web.json");
+    fs::write(&saved, "{").unwrap();
+    let said = text(&run(&arguments).stdout);
+    assert!(said.contains("would come to be: demoted"), "{said}");
+    assert!(said.contains("cannot be read"), "{said}");
+    assert_eq!(fs::read_to_string(&saved).unwrap(), "{");
+    fs::remove_file(&saved).unwrap();
     let removed = good(folder.path()).replace(
         "[[service.check]]",
         "state = \"removed\"\n[[service.check]]",

@@ -81,8 +81,8 @@ fn what_is_late_or_repeated_is_no_news() {
         threads: Vec::new(),
     };
     let (origin, service) = (heard[0].origin, Ipv4Addr::LOCALHOST.into());
-    let news = [heard[0], heard[1], heard[4], heard[6], heard[7]];
-    assert_eq!(listener.heard(origin, service, 0), news);
+    let news = [0, 1, 4, 6, 7].map(|number| (number, heard[number]));
+    assert_eq!(listener.heard(origin, service), news);
 }
 
 #[test]

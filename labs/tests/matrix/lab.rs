@@ -1,6 +1,7 @@
 //! The whole network, and what is seen of it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -155,15 +156,16 @@ impl Lab {
         if let Some(listeners) = &self.listeners {
             let origin = Ipv4Addr::new(10, 10, 0, u8::try_from(site + 1).unwrap());
             // OSPFv3 numbers its LSAs as it likes: after a restart the route may have another
-            // one, and the old one is then flushed. That withdraws nothing.
+            // one, and the old one is then flushed. That withdraws nothing, and neither does a
+            // flush of what does not stand.
             let mut standing = BTreeMap::new();
-            for external in listeners[router].heard(origin, service, since) {
-                if external.flushed {
-                    standing.remove(&external.id);
-                    heard.withdrawals += usize::from(standing.is_empty());
-                } else {
+            for (number, external) in listeners[router].heard(origin, service) {
+                let counts = usize::from(number >= since);
+                if !external.flushed {
                     standing.insert(external.id, external.metric);
-                    heard.updates += 1;
+                    heard.updates += counts;
+                } else if standing.remove(&external.id).is_some() && standing.is_empty() {
+                    heard.withdrawals += counts;
                 }
             }
             level = standing.into_values().min();
@@ -199,6 +201,25 @@ impl Lab {
             }
         }
         sum
+    }
+
+    /// The LSAs behind [`heard`](Self::heard), for whom it surprises.
+    pub(crate) fn external_routes(&self, site: usize, mark: &Mark) -> String {
+        let origin = Ipv4Addr::new(10, 10, 0, u8::try_from(site + 1).unwrap());
+        let mut text = String::new();
+        for (router, listener) in self.listeners.iter().flatten().enumerate() {
+            for service in SERVICE {
+                for (number, external) in listener.heard(origin, service) {
+                    let when = if number < mark.messages[router] {
+                        "before"
+                    } else {
+                        "since"
+                    };
+                    writeln!(text, "router {router}, {service}, {when}: {external:?}").unwrap();
+                }
+            }
+        }
+        text
     }
 
     /// Both first hops have heard this level of this site in both families, and nothing later.

@@ -541,3 +541,26 @@ async fn what_the_configuration_orders_stands_when_an_operators_order_ends() {
     tokio::time::sleep(HOUR).await;
     assert_eq!(given_by(), None);
 }
+
+/// An operator's order that ends while the node stops brings nothing back: the stop has the last
+/// word.
+#[tokio::test(start_paused = true)]
+async fn what_the_configuration_orders_does_not_undo_a_stop() {
+    let site = Site::new();
+    let mut spec = spec("tftp", &[("probe", &healthy())], &site.announcer);
+    spec.on_stop = OnStop::Withdraw;
+    spec.standing = Some(StandingOrder {
+        by: "the configuration".into(),
+        order: Some((OrderKind::Demote, "removed".into())),
+    });
+    let busy_until = now() + HOUR;
+    spec.in_flight = Some(Arc::new(move || u64::from(now() < busy_until)));
+    spec.drain.finish = 2 * HOUR;
+    let running = Running::start(spec);
+    let name = ServiceName::new("tftp").unwrap();
+    let order = drain_for(HOUR / 2);
+    running.node.handle().order(&name, order).await.unwrap();
+    running.node.stop().await;
+    assert!(now() >= busy_until, "the drain ended under the stop");
+    assert_eq!(site.announcer.in_force(), InForce::Withdrawn);
+}

@@ -163,6 +163,14 @@ fn a_transfer_that_breaks_by_itself_is_told_and_does_not_count() {
 }
 
 #[test]
+fn that_the_route_is_where_it_belongs_may_be_told_late() {
+    let mut run = Run::new(true);
+    run.see(10, Event::Route(Some(A)));
+    assert!(run.lines.is_empty());
+    assert!(run.refuse(Event::Route(None)).contains("nothing was done"));
+}
+
+#[test]
 fn what_happens_without_a_fault_is_a_deviation() {
     assert!(
         Run::new(true)
