@@ -22,7 +22,10 @@
 //!   [`RETRY_MIN`] doubling to [`RETRY_MAX`] or a third of the dead-man time, whichever is
 //!   shorter. A *different* preference does not wait for that back-off.
 //! - An observation that does not match is repaired by the next decision. An observation that
-//!   failed says nothing; it never counts as "nothing is announced" (F10).
+//!   failed says nothing; it never counts as "nothing is announced" (F10). The first one is made
+//!   again after [`OBSERVE_AGAIN`]; where that fails too, what was confirmed is `Unconfirmed`,
+//!   since a daemon that has died, hangs or sends what means no level vouches for nothing. It is
+//!   then asked again as all that is unconfirmed.
 //!
 //! [`poll_timeout`]: Reconciler::poll_timeout
 
@@ -48,6 +51,9 @@ use crate::health::Reason;
 pub const RETRY_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts.
 pub const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Pause after the first observation that failed, or the period where that is shorter. Failures
+/// within it count as one.
+pub const OBSERVE_AGAIN: Duration = Duration::from_secs(1);
 /// The shortest dead-man time a renewal is planned for; a shorter one is treated as this.
 pub const DEAD_MAN_MIN: Duration = Duration::from_millis(300);
 
@@ -72,7 +78,7 @@ pub enum Confirmation {
     Pending,
     /// Read back.
     Confirmed,
-    /// Written, not read back; or drift was seen and is being repaired.
+    /// Written, not read back, or no longer; or drift was seen and is being repaired.
     Unconfirmed(Reason),
     /// The last attempt failed.
     Failing(Reason),
@@ -124,6 +130,10 @@ pub struct Reconciler {
     retry: Option<(Preference, Instant)>,
     attempts: u32,
     drifted: bool,
+    /// When the first observation failed since something was last seen or written.
+    unseen: Option<Instant>,
+    /// What was confirmed is not, since it cannot be observed.
+    is_blind: bool,
     observe_at: Option<Instant>,
 }
 
@@ -145,6 +155,8 @@ impl Reconciler {
             retry: None,
             attempts: 0,
             drifted: false,
+            unseen: None,
+            is_blind: false,
             observe_at: None,
         }
     }
@@ -182,6 +194,8 @@ impl Reconciler {
             return;
         };
         let preference = standing.preference;
+        self.unseen = None;
+        self.is_blind = false;
         match outcome {
             Ok(Applied::Confirmed) => {
                 self.applied = Some(standing);
@@ -217,10 +231,13 @@ impl Reconciler {
                 if self.adopting {
                     self.confirmation = Confirmation::Failing(reason);
                     self.back_off(now, Preference::Preferred);
+                } else {
+                    self.handle_unseen(now, &reason);
                 }
                 return;
             }
         };
+        self.unseen = None;
         if std::mem::replace(&mut self.adopting, false) {
             self.retry = None;
             self.attempts = 0;
@@ -235,12 +252,37 @@ impl Reconciler {
         };
         // A withdrawal that the announcer can only come near never matches; it is already
         // being asked again as unconfirmed.
-        let confirmed = self.confirmation == Confirmation::Confirmed;
+        let was_blind = std::mem::replace(&mut self.is_blind, false);
+        let confirmed = was_blind || self.confirmation == Confirmation::Confirmed;
+        if was_blind {
+            self.confirmation = Confirmation::Confirmed;
+            self.retry = None;
+            self.attempts = 0;
+        }
         if confirmed && !observation.matches(preference) {
             self.drifted = true;
             self.confirmation = Confirmation::Unconfirmed(
                 format!("drift: {:?} is in force", observation.addresses).into(),
             );
+        }
+    }
+
+    /// One failure is bad luck; what fails twice vouches for nothing.
+    fn handle_unseen(&mut self, now: Instant, reason: &Reason) {
+        let first = *self.unseen.get_or_insert(now);
+        let again = later(first, self.observe_every.min(OBSERVE_AGAIN));
+        if again.is_some_and(|again| now < again) {
+            self.observe_at = again;
+            return;
+        }
+        let Some(Standing { preference, .. }) = self.applied else {
+            return;
+        };
+        if self.confirmation == Confirmation::Confirmed {
+            self.is_blind = true;
+            let reason = format!("confirmed before, and not at two looks in a row: {reason}");
+            self.confirmation = Confirmation::Unconfirmed(reason.into());
+            self.back_off(now, preference);
         }
     }
 

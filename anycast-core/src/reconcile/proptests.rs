@@ -57,6 +57,8 @@ enum Op {
     Start,
     /// The next actions stop after so many writes.
     Writes(u32),
+    /// From now on what is in force can be observed, or not.
+    Blind(bool),
     /// Somebody else removes the boost.
     Lose,
     /// The wall clock is so many hours off, one way or the other.
@@ -74,6 +76,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..=WRITES).prop_map(Op::Kill),
         4 => Just(Op::Start),
         2 => prop_oneof![3 => Just(WRITES), 1 => 0..WRITES].prop_map(Op::Writes),
+        2 => any::<bool>().prop_map(Op::Blind),
         1 => Just(Op::Lose),
         1 => any::<i8>().prop_map(Op::Jump),
         2 => Just(Op::Wait),
@@ -104,6 +107,7 @@ struct Node {
     process: Option<(Machine, Reconciler)>,
     last_step: Instant,
     writes: u32,
+    blind: bool,
     steps: Vec<Step>,
     watched: Vec<Watched>,
     announced: Vec<Announced>,
@@ -122,6 +126,7 @@ impl Node {
             process: None,
             last_step: booted,
             writes: WRITES,
+            blind: false,
             steps: Vec::new(),
             watched: Vec::new(),
             announced: Vec::new(),
@@ -241,7 +246,12 @@ impl Node {
                     reconciler.handle_applied(at, outcome);
                 }
                 Action::Observe => {
-                    reconciler.handle_observed(at, Ok(self.kernel.observe(at)));
+                    let seen = if self.blind {
+                        Err("netlink is busy".into())
+                    } else {
+                        Ok(self.kernel.observe(at))
+                    };
+                    reconciler.handle_observed(at, seen);
                     if reconciler.take_lost_adoption() {
                         self.hear(at, Input::Expiry);
                     }
@@ -282,6 +292,7 @@ impl Node {
                 }
                 Op::Start => self.start(at),
                 Op::Writes(writes) => self.writes = *writes,
+                Op::Blind(blind) => self.blind = *blind,
                 Op::Lose => self.kernel.lose_boost(),
                 Op::Jump(hours) => {
                     let by = Duration::from_secs(3600) * u32::from(hours.unsigned_abs());

@@ -188,6 +188,84 @@ fn f10_a_failed_or_empty_observation_is_not_taken_for_a_state() {
     assert_eq!(empty.agreed(), None);
 }
 
+/// A look at `at` that ends like this.
+fn look(r: &mut Reconciler, at: Instant, outcome: Result<Observation, Reason>) {
+    let action = r.poll_action(at);
+    assert!(matches!(action, Some(Action::Observe)), "{action:?}");
+    r.handle_observed(at, outcome);
+}
+
+fn demoted_and_observed_in_vain(start: Instant) -> (Reconciler, Instant) {
+    let mut r = reconciler(Some(DEAD_MAN));
+    apply(&mut r, start, Preference::Demoted, Ok(Applied::Confirmed));
+    let first = start + PERIOD;
+    let again = first + OBSERVE_AGAIN;
+    look(&mut r, first, Err("no answer".into()));
+    assert!(r.is_confirmed(Preference::Demoted), "one is bad luck");
+    assert_eq!(r.poll_timeout(), Some((again, "observation is due")));
+    look(&mut r, again, Err("no answer".into()));
+    assert!(!r.is_confirmed(Preference::Demoted));
+    let Confirmation::Unconfirmed(reason) = r.confirmation() else {
+        panic!("{r:?}");
+    };
+    assert!(reason.as_str().ends_with("no answer"), "{reason}");
+    (r, again)
+}
+
+#[test]
+fn what_cannot_be_observed_twice_is_asked_for_again() {
+    let start = Instant::now();
+    let (mut r, again) = demoted_and_observed_in_vain(start);
+    let retry = again + RETRY_MIN;
+    assert_eq!(r.poll_timeout(), Some((retry, "a retry is due")));
+    apply(&mut r, retry, Preference::Demoted, Ok(Applied::Confirmed));
+    assert!(r.is_confirmed(Preference::Demoted));
+    // It counts anew.
+    look(&mut r, retry + PERIOD, Err("no answer".into()));
+    assert!(r.is_confirmed(Preference::Demoted));
+}
+
+#[test]
+fn what_is_seen_again_is_confirmed_or_repaired() {
+    let start = Instant::now();
+    for (state, matches) in [(InForce::Demoted, true), (InForce::Preferred, false)] {
+        let (mut r, again) = demoted_and_observed_in_vain(start);
+        // Nobody has decided since; the next look comes first.
+        look(&mut r, again + PERIOD, Ok(observed(state)));
+        assert_eq!(r.is_confirmed(Preference::Demoted), matches);
+        let at = again + PERIOD;
+        r.handle_decision(decision(at, Preference::Demoted));
+        let repairs = matches!(r.poll_action(at), Some(Action::Apply(_)));
+        assert_eq!(repairs, !matches);
+    }
+}
+
+#[test]
+fn failures_of_one_moment_count_as_one() {
+    let start = Instant::now();
+    let mut r = reconciler(Some(DEAD_MAN));
+    apply(&mut r, start, Preference::Demoted, Ok(Applied::Confirmed));
+    for _ in 0..5 {
+        r.handle_disturbed(start);
+        look(&mut r, start, Err("restarting".into()));
+        assert!(r.is_confirmed(Preference::Demoted));
+    }
+}
+
+#[test]
+fn a_failing_look_changes_what_is_said_once() {
+    let start = Instant::now();
+    let (mut r, again) = demoted_and_observed_in_vain(start);
+    let said = r.confirmation().clone();
+    look(&mut r, again + PERIOD, Err("no answer".into()));
+    assert_eq!(*r.confirmation(), said);
+    // Another preference does not wait, and is not taken for what was looked for.
+    let at = again + PERIOD;
+    r.handle_decision(decision(at, Preference::Preferred));
+    assert_eq!(*r.confirmation(), Confirmation::Pending);
+    assert!(matches!(r.poll_action(at), Some(Action::Apply(_))));
+}
+
 #[test]
 fn an_adopted_boost_is_seen_once_more_before_it_is_renewed() {
     let start = Instant::now();
