@@ -3,6 +3,7 @@
 //! give another answer when the same bytes come in other pieces.
 
 use anycast_announce::bird::export::exported;
+use anycast_announce::bird::ospf::originated;
 use anycast_announce::bird::reply::{Reply, ReplyError, ReplyParser};
 use anycast_announce::doctor::bird_text;
 use anycast_announce::doctor::frr_text::Config;
@@ -50,8 +51,11 @@ pub(crate) fn bird_reply(bytes: &[u8]) {
 pub(crate) fn bird_export(bytes: &[u8]) {
     for reply in bird(bytes, bytes.len()).0 {
         for service in services() {
+            let prefix = service.prefix().to_string();
+            if let Ok(Some(_)) = originated(&reply, service) {
+                assert!(reply.lines().iter().any(|line| line.text.contains(&prefix)));
+            }
             if let Ok(Some(_)) = exported(&reply, service) {
-                let prefix = service.prefix().to_string();
                 assert!(
                     reply
                         .lines()

@@ -28,11 +28,28 @@ pub struct Attributes {
     pub local_pref: Option<u32>,
     /// MULTI_EXIT_DISC.
     pub med: Option<u32>,
+    /// The metric of an external LSA.
+    pub ospf: Option<(MetricType, u32)>,
     /// Number of ASes in AS_PATH.
     pub path_length: usize,
     /// Standard communities.
     pub communities: Vec<Community>,
+    /// How many attributes the daemon shows, those above and others; 0 where it does not tell.
+    pub shown: usize,
 }
+
+/// Of an external route of OSPF. Type 1 is preferred to type 2, whatever their metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricType {
+    /// Comparable with the cost of links, which is added.
+    One,
+    /// Greater than any cost of links.
+    Two,
+}
+
+/// The metric of an external route that nobody can reach (RFC 2328, appendix B: LSInfinity): to
+/// announce it is to withdraw.
+pub const LS_INFINITY: u32 = 0x00ff_ffff;
 
 /// Which attribute the routing policy sets, and to what at each level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +78,15 @@ pub enum Expression {
     },
     /// A community that a demoted node adds, and that every neighbour has agreed to.
     Community(Community),
+    /// The metric of an external route of OSPF, of one type at both levels; lower is better.
+    OspfMetric {
+        /// Of which type.
+        kind: MetricType,
+        /// Of a preferred node.
+        preferred: u32,
+        /// Of a demoted node: higher, and below [`LS_INFINITY`].
+        demoted: u32,
+    },
 }
 
 impl Expression {
@@ -81,6 +107,9 @@ impl Expression {
             Self::Med { preferred, demoted } => preferred < demoted,
             Self::Prepend { preferred, demoted } => preferred < demoted,
             Self::Community(_) => true,
+            Self::OspfMetric {
+                preferred, demoted, ..
+            } => preferred < demoted && demoted < LS_INFINITY,
         }
     }
 
@@ -111,6 +140,23 @@ impl Expression {
             Self::Community(community) => {
                 let is_demoted = route.communities.contains(&community);
                 (!is_demoted, is_demoted, String::new())
+            }
+            Self::OspfMetric {
+                kind,
+                preferred,
+                demoted,
+            } => {
+                let found = route.ospf.filter(|(found, _)| *found == kind);
+                let metric = found.map(|(_, metric)| metric);
+                let name = match kind {
+                    MetricType::One => "OSPF metric of type 1",
+                    MetricType::Two => "OSPF metric of type 2",
+                };
+                (
+                    metric == Some(preferred),
+                    metric == Some(demoted),
+                    number(name, metric, preferred, demoted),
+                )
             }
         };
         if is_preferred {

@@ -15,7 +15,11 @@
 //!
 //! Either way the answer is read back from the Adj-RIB-Out: the export tables of the channels
 //! named in the configuration (`export table on;`). `show route export` is not used, since it
-//! runs the filter anew and shows what was never sent. [`Applied::Confirmed`] means that every
+//! runs the filter anew and shows what was never sent. In one case the export table does not
+//! show what was sent either: a MED towards another AS, beside other attributes. That is never
+//! confirmed. By OSPF, which has no Adj-RIB-Out, what this node originates is read from its
+//! link-state database ([`ospf`]); the channels are those of the protocols of OSPF then, and the
+//! expression is [`Expression::OspfMetric`]. [`Applied::Confirmed`] means that every
 //! established session has sent the level's [attribute](Expression) for every address, and
 //! that each address has at least one. Whatever else was found is
 //! [`Applied::Unconfirmed`], with the channel and what it sends; so is a BIRD that does not
@@ -49,6 +53,7 @@ pub mod export;
 pub mod include;
 pub mod loaded;
 mod look;
+pub mod ospf;
 pub mod reply;
 
 use std::time::{Duration, Instant};
@@ -66,7 +71,8 @@ use self::command::{Channel, Command, Symbol};
 pub use self::config::{BirdConfig, BirdConfigError, Carrier, DEFAULT_SOCKET};
 use self::export::exported;
 use self::include::{Include, level_of};
-use crate::attributes::Expression;
+use self::ospf::originated;
+use crate::attributes::{Attributes, Expression};
 use crate::kernel::{KernelAnnouncer, KernelShare};
 use crate::readback::{self, Readback, backend};
 
@@ -77,6 +83,32 @@ pub const VERIFY_FOR: Duration = Duration::from_secs(2);
 
 /// Pause between two looks at the exports.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The same where BIRD shows its whole link-state database: BIRD is one thread, which has hellos to
+/// send meanwhile, and originates an LSA once in 5 s at most.
+const LOOK_EVERY_OSPF: Duration = Duration::from_millis(500);
+
+/// The export table is not the wire in one case. Towards another AS BIRD 2.0.12 sends only a MED
+/// that its filter has just set, and no longer knows that of one when a route whose filter made
+/// more than one change has been through the table. A filter that sets the MED twice and nothing
+/// else loses it too, and that alone cannot be seen.
+const LOST_MED: &str = "a MED beside other attributes, and towards another AS BIRD 2.0.12 loses \
+                        such a MED where the export table is on; let the filter set the MED \
+                        alone, and once, or show the level by `community` or `prepend`";
+
+/// An established session.
+#[derive(Debug, Clone, Copy)]
+struct Session {
+    /// With another AS.
+    is_external: bool,
+}
+
+impl Session {
+    fn loses_med(self, expression: Expression, route: &Attributes) -> bool {
+        let by_med = matches!(expression, Expression::Med { .. });
+        by_med && self.is_external && route.med.is_some() && route.shown > 1
+    }
+}
 
 /// Announces a service through a BIRD that runs on this host.
 #[derive(Debug)]
@@ -141,8 +173,12 @@ impl BirdAnnouncer {
         if let Some(kernel) = &mut self.kernel {
             kernel.probe().await?;
         }
-        let channels = self.channels.iter().map(Channel::protocol);
-        let names = channels.chain(&self.boost).chain(&self.floor);
+        for channel in self.channels.clone() {
+            let ask = Command::ShowProtocol(channel.protocol().clone());
+            let reply = self.command(ask).await?;
+            self.fits(&channel, &reply)?;
+        }
+        let names = self.boost.iter().chain(&self.floor);
         for name in names.cloned().collect::<Vec<_>>() {
             self.command(Command::ShowProtocol(name)).await?;
         }
@@ -258,13 +294,90 @@ impl BirdAnnouncer {
         ))
     }
 
-    async fn is_established(&mut self, channel: &Channel) -> Result<bool, AnnounceError> {
-        let name = channel.protocol();
-        let reply = self.command(Command::ShowProtocol(name.clone())).await?;
-        Ok(reply.lines().iter().any(|line| {
+    /// Refuses a channel of another kind of protocol than the expression is read back from: its
+    /// session would only ever seem to be down.
+    fn fits(&self, channel: &Channel, reply: &reply::Reply) -> Result<(), AnnounceError> {
+        let wanted = if self.is_ospf() { "OSPF" } else { "BGP" };
+        let kind = reply.lines().iter().find_map(|line| {
             let mut words = line.text.split_whitespace();
-            words.next() == Some(name.as_str()) && words.last() == Some("Established")
-        }))
+            (words.next() == Some(channel.protocol().as_str())).then(|| words.next())?
+        });
+        match kind {
+            Some(kind @ ("BGP" | "OSPF")) if kind != wanted => {
+                let why = if self.is_ospf() {
+                    "its protocol is BGP, where no level shows as a metric of OSPF"
+                } else {
+                    "its protocol is OSPF; say by `ospf_metric2` (or 1) how a level shows"
+                };
+                let what = format!("BIRD: the channel {channel}");
+                Err(backend(what, std::io::Error::other(why)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The session behind this channel, where it stands.
+    async fn session(&mut self, channel: &Channel) -> Result<Option<Session>, AnnounceError> {
+        let name = channel.protocol();
+        let ask = if matches!(self.expression, Some(Expression::Med { .. })) {
+            Command::ShowProtocolAll(name.clone())
+        } else {
+            Command::ShowProtocol(name.clone())
+        };
+        // A protocol of OSPF without a neighbour is "Alone".
+        let stands = if self.is_ospf() {
+            "Running"
+        } else {
+            "Established"
+        };
+        let reply = self.command(ask).await?;
+        let is_established = reply.lines().iter().any(|line| {
+            let mut words = line.text.split_whitespace();
+            words.next() == Some(name.as_str()) && words.last() == Some(stands)
+        });
+        let is_external = reply.lines().iter().any(|line| {
+            let mut words = line.text.split_whitespace();
+            words.next() == Some("Session:") && words.next() == Some("external")
+        });
+        Ok(is_established.then_some(Session { is_external }))
+    }
+
+    const fn is_ospf(&self) -> bool {
+        matches!(self.expression, Some(Expression::OspfMetric { .. }))
+    }
+
+    /// The routes that this channel has sent, or that its protocol originates.
+    async fn sent_by(
+        &mut self,
+        channel: &Channel,
+        addresses: &[ServiceAddress],
+    ) -> Result<Vec<(ServiceAddress, Option<Attributes>)>, AnnounceError> {
+        // The whole link-state database comes in one reply, so it is asked for once.
+        let database = if self.is_ospf() {
+            let ask = Command::ShowOspfState(channel.protocol().clone());
+            Some(self.said(&ask).await?)
+        } else {
+            None
+        };
+        let mut sent = Vec::new();
+        for &address in addresses.iter().filter(|one| channel.carries(**one)) {
+            let route = if let Some(database) = &database {
+                originated(database, address)
+            } else {
+                let ask = Command::ShowExported(channel.clone(), address);
+                let reply = self.said(&ask).await?;
+                exported(&reply, address).map(|route| route.map(|route| route.attributes))
+            };
+            let wrong = |source| backend(format!("BIRD: {channel}: {address}"), source);
+            sent.push((address, route.map_err(wrong)?));
+        }
+        Ok(sent)
+    }
+
+    /// A reply, whatever it says.
+    async fn said(&mut self, ask: &Command) -> Result<reply::Reply, AnnounceError> {
+        let reply = self.client.ask(ask).await;
+        reply.map_err(|source| backend(format!("BIRD: `{ask}`"), source))
     }
 
     /// What each established session has sent, by address.
@@ -273,22 +386,17 @@ impl BirdAnnouncer {
         let expression = expression.unwrap_or_else(|| Expression::local_pref(self.role));
         let mut found = Readback::default();
         for channel in self.channels.clone() {
-            if !self.is_established(&channel).await? {
+            let Some(session) = self.session(&channel).await? else {
                 found.silent.push(channel.to_string());
                 continue;
-            }
-            for &address in addresses.iter().filter(|one| channel.carries(**one)) {
-                let ask = Command::ShowExported(channel.clone(), address);
-                let reply = self
-                    .client
-                    .ask(&ask)
-                    .await
-                    .map_err(|source| backend(format!("BIRD: `{ask}`"), source))?;
-                let route = exported(&reply, address)
-                    .map_err(|source| backend(format!("BIRD: {channel}: {address}"), source))?;
+            };
+            for (address, route) in self.sent_by(&channel, addresses).await? {
                 let level = match route {
                     None => Ok(InForce::Withdrawn),
-                    Some(route) => expression.level(&route.attributes),
+                    Some(route) if session.loses_med(expression, &route) => {
+                        Err(LOST_MED.to_owned())
+                    }
+                    Some(route) => expression.level(&route),
                 };
                 found.sent.push((channel.to_string(), address, level));
             }
@@ -303,14 +411,19 @@ impl BirdAnnouncer {
         deadline: Instant,
     ) -> Result<Applied, AnnounceError> {
         let addresses: Vec<_> = decision.addresses().iter().collect();
+        let pause = if self.is_ospf() {
+            LOOK_EVERY_OSPF
+        } else {
+            LOOK_EVERY
+        };
         loop {
             let found = self.exports(&addresses).await?;
             match found.differs(&addresses, decision.preference()) {
                 None => return Ok(Applied::Confirmed),
-                Some(how) if Instant::now() + LOOK_EVERY >= deadline => {
+                Some(how) if Instant::now() + pause >= deadline => {
                     return Ok(Applied::Unconfirmed(Reason::new(&how)));
                 }
-                Some(_) => tokio::time::sleep(LOOK_EVERY).await,
+                Some(_) => tokio::time::sleep(pause).await,
             }
         }
     }

@@ -132,8 +132,12 @@ impl fmt::Display for Channel {
 pub enum Command {
     /// What this channel has exported of this prefix: the Adj-RIB-Out.
     ShowExported(Channel, ServiceAddress),
+    /// What this protocol of OSPF has in its link-state database, its own LSAs among it.
+    ShowOspfState(Symbol),
     /// The state of a protocol.
     ShowProtocol(Symbol),
+    /// The same, and all that is known of it.
+    ShowProtocolAll(Symbol),
     /// Version, state, and when the configuration was loaded.
     ShowStatus,
     /// The value of a constant, as it was loaded.
@@ -159,7 +163,9 @@ impl fmt::Display for Command {
                 let prefix = address.prefix();
                 write!(f, "show route export table {channel} all {prefix}")
             }
+            Self::ShowOspfState(name) => write!(f, "show ospf state {name}"),
             Self::ShowProtocol(name) => write!(f, "show protocols {name}"),
+            Self::ShowProtocolAll(name) => write!(f, "show protocols all {name}"),
             Self::ShowStatus => f.write_str("show status"),
             Self::Eval(name) => write!(f, "eval {name}"),
             Self::Enable(name) => write!(f, "enable {name}"),

@@ -53,7 +53,7 @@ pub enum BirdConfigError {
     #[error("a demoted route must be inferior to a preferred one")]
     Order,
     /// An include file cannot hold it.
-    #[error("an include file holds a number: a local preference or a MED")]
+    #[error("an include file holds a number: a local preference, a MED or a metric of OSPF")]
     NoNumber,
 }
 
@@ -116,7 +116,7 @@ impl BirdConfig {
         }
         let is_number = matches!(
             expression,
-            Expression::LocalPref { .. } | Expression::Med { .. }
+            Expression::LocalPref { .. } | Expression::Med { .. } | Expression::OspfMetric { .. }
         );
         if matches!(self.carrier, Carrier::Include(_)) && !is_number {
             return Err(BirdConfigError::NoNumber);

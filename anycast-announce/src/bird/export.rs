@@ -47,6 +47,20 @@ pub enum ExportError {
         /// BIRD's words.
         text: String,
     },
+    /// A listing of OSPF's without this node's own LSAs.
+    #[error("BIRD lists no router at distance 0, so not its own LSAs; is the protocol up?")]
+    Itself,
+    /// OSPF: the node originates it in another way too, or in no way that a preference changes.
+    #[error(
+        "this node originates {address} as \"{found}\" as well; a preference must show in one \
+         external route alone"
+    )]
+    Ambiguous {
+        /// The address.
+        address: ServiceAddress,
+        /// BIRD's words.
+        found: String,
+    },
     /// The reply is not about this prefix.
     #[error("BIRD's answer has no route of {0}")]
     Other(ServiceAddress),
@@ -108,6 +122,7 @@ fn read_attribute(line: &str, attributes: &mut Attributes) {
         return;
     };
     let value = value.trim();
+    attributes.shown += 1;
     match name.to_ascii_lowercase().replace('.', "_").as_str() {
         "bgp_local_pref" => attributes.local_pref = value.parse().ok(),
         "bgp_med" => attributes.med = value.parse().ok(),
@@ -154,6 +169,7 @@ mod tests {
         assert_eq!(route.attributes.local_pref, Some(200));
         assert_eq!(route.attributes.med, Some(7));
         assert_eq!(route.attributes.path_length, 2);
+        assert_eq!(route.attributes.shown, 4);
         assert_eq!(
             route.attributes.communities,
             [Community(65535, 0), Community(65000, 7)]

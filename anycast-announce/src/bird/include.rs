@@ -211,11 +211,19 @@ pub enum IncludeError {
 pub(super) fn level_of(expression: Option<Expression>, role: Role, level: Level) -> u32 {
     match (expression, level) {
         (
-            Some(Expression::LocalPref { preferred, .. } | Expression::Med { preferred, .. }),
+            Some(
+                Expression::LocalPref { preferred, .. }
+                | Expression::Med { preferred, .. }
+                | Expression::OspfMetric { preferred, .. },
+            ),
             Level::Preferred,
         ) => preferred,
         (
-            Some(Expression::LocalPref { demoted, .. } | Expression::Med { demoted, .. }),
+            Some(
+                Expression::LocalPref { demoted, .. }
+                | Expression::Med { demoted, .. }
+                | Expression::OspfMetric { demoted, .. },
+            ),
             Level::Demoted,
         ) => demoted,
         // Configured for no include file.

@@ -74,7 +74,7 @@ impl Advertised {
             local_pref: route.local_pref,
             med: route.metric,
             path_length: route.path.split_whitespace().count(),
-            communities: Vec::new(),
+            ..Attributes::default()
         })
     }
 }

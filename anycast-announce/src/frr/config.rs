@@ -49,6 +49,9 @@ pub enum FrrConfigError {
     /// The carrier names no entry.
     #[error("names no entry of a route-map; name each, such as \"TO-ROUTER4 10\"")]
     NoEntry,
+    /// bgpd is asked, and knows nothing of OSPF.
+    #[error("what FRR announces by OSPF is not read back; use kind = \"loopback\" there")]
+    Ospf,
     /// A route-map entry cannot hold it in one line.
     #[error("a route-map entry holds a local preference or a MED")]
     NoNumber,
@@ -98,10 +101,14 @@ impl FrrConfig {
     /// primary, see [`Role::local_pref`](anycast_core::announce::Role::local_pref).
     ///
     /// # Errors
-    /// [`FrrConfigError::Order`], [`FrrConfigError::Community`], [`FrrConfigError::NoNumber`].
+    /// [`FrrConfigError::Order`], [`FrrConfigError::Community`], [`FrrConfigError::Ospf`],
+    /// [`FrrConfigError::NoNumber`].
     pub fn with_expression(mut self, expression: Expression) -> Result<Self, FrrConfigError> {
         if matches!(expression, Expression::Community(_)) {
             return Err(FrrConfigError::Community);
+        }
+        if matches!(expression, Expression::OspfMetric { .. }) {
+            return Err(FrrConfigError::Ospf);
         }
         if !expression.is_ordered() {
             return Err(FrrConfigError::Order);

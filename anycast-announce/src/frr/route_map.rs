@@ -228,7 +228,10 @@ pub(super) fn wanted(expression: Option<Expression>, role: Role, level: Level) -
             format!("local-preference {value}")
         }
         // Configured for no route-map.
-        None | Some(Expression::Prepend { .. } | Expression::Community(_)) => {
+        None
+        | Some(
+            Expression::Prepend { .. } | Expression::Community(_) | Expression::OspfMetric { .. },
+        ) => {
             format!("local-preference {}", role.local_pref(level))
         }
     }

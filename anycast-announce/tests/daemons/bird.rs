@@ -1,5 +1,6 @@
 //! BIRD: read back from the export tables, under both carriers.
 
+use anycast_announce::attributes::{Expression, GRACEFUL_SHUTDOWN};
 use anycast_announce::bird::command::{Channel, Symbol};
 use anycast_announce::bird::{BirdAnnouncer, BirdConfig, Carrier};
 use anycast_core::announce::{Announcer, Applied, InForce, Preference, Role};
@@ -7,6 +8,7 @@ use anycast_core::service::{ServiceAddresses, ServiceName};
 use anycast_core::testing::announcer_suite::{AnnouncerBench, run};
 use anycast_core::testing::withdrawn_by_operator;
 use anycast_labs::isolated;
+use anycast_labs::mrt::Update;
 use anycast_labs::node::Kind;
 use async_trait::async_trait;
 
@@ -46,6 +48,18 @@ fn bird(lab: &Lab, carrier: Carrier, floor: &[&str]) -> BirdAnnouncer {
     let config = BirdConfig::new(carrier, channels.into())
         .unwrap()
         .with_floor(symbols(floor))
+        .unwrap()
+        .with_socket(folder(lab.node.namespace()).join("bird.ctl"));
+    BirdAnnouncer::new(config, Role::Primary)
+}
+
+/// Carried by the kernel, and read back from this.
+fn shown_by(lab: &Lab, expression: Expression) -> BirdAnnouncer {
+    let channels = ["router4.ipv4", "router6.ipv6"];
+    let channels = channels.map(|name| Channel::new(name).unwrap());
+    let config = BirdConfig::new(Carrier::Kernel(kernel(600)), channels.into())
+        .unwrap()
+        .with_expression(expression)
         .unwrap()
         .with_socket(folder(lab.node.namespace()).join("bird.ctl"));
     BirdAnnouncer::new(config, Role::Primary)
@@ -192,6 +206,38 @@ fn a_reload_by_the_operator_is_drift_and_is_repaired() {
             lab.router_has(Some(50));
         });
         assert_eq!(lab.withdrawals(), 0, "{}", lab.router.describe());
+    });
+}
+
+/// The sample for eBGP says the levels three times; BIRD then sends no MED, whatever its export
+/// table shows. What the router heard is the proof.
+#[test]
+fn a_med_that_bird_loses_on_the_way_is_not_confirmed() {
+    isolated(|| {
+        let text = sample("bird-ebgp.conf");
+        let text = text.replace("next hop self; };", "next hop self; export table on; };");
+        let lab = Lab::start_in(65010, Kind::Bird, &text);
+        let med = Expression::Med {
+            preferred: 100,
+            demoted: 1000,
+        };
+        lab.run(async || {
+            let mut by_community = shown_by(&lab, Expression::Community(GRACEFUL_SHUTDOWN));
+            lab.confirm(&mut by_community, Preference::Demoted).await;
+            lab.router_hears("the floor", |update| update.path_length == 4);
+            let demoted = now(Preference::Demoted);
+            let applied = shown_by(&lab, med).apply(&demoted).await.unwrap();
+            let Applied::Unconfirmed(why) = applied else {
+                panic!("{applied:?}");
+            };
+            assert!(why.as_str().contains("loses such a MED"), "{why}");
+            let floors = |update: &Update| update.path_length == 4 && update.med.is_some();
+            assert!(!lab.updates().iter().any(floors), "{:?}", lab.updates());
+            // Alone it is sent.
+            lab.confirm(&mut shown_by(&lab, med), Preference::Preferred)
+                .await;
+            lab.router_hears("the boost", |update| update.med == Some(100));
+        });
     });
 }
 

@@ -12,5 +12,6 @@ mod bird;
 mod frr;
 mod hostile;
 mod include;
+mod ospf;
 mod route_map;
 mod support;

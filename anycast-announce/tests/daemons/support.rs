@@ -70,6 +70,11 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn start(kind: Kind, config: &str) -> Self {
+        Self::start_in(65000, kind, config)
+    }
+
+    /// The node's AS; the router's is 65000.
+    pub(crate) fn start_in(node_as: u32, kind: Kind, config: &str) -> Self {
         let (node, hub) = (Netns::new("node").unwrap(), Netns::new("router").unwrap());
         link(&node, "up", &hub, "down").unwrap();
         for (namespace, device, host) in [(&node, "up", 2), (&hub, "down", 1)] {
@@ -78,7 +83,10 @@ impl Lab {
             let v6 = format!("2001:db8:0:1::{host}/64");
             namespace.address(device, &v6).unwrap();
         }
-        let router = Node::start(hub, Kind::Bird, &router(&dump_path_of("router"))).unwrap();
+        let router = {
+            let text = router(node_as, &dump_path_of("router"));
+            Node::start(hub, Kind::Bird, &text).unwrap()
+        };
         let node = Node::start(node, kind, config).unwrap();
         let lab = Self { node, router };
         // FRR 8.4 may turn a change before its End-of-RIB into a withdrawal and an update. BIRD
@@ -124,6 +132,28 @@ impl Lab {
         peers.len()
     }
 
+    /// All announcements that the router received.
+    pub(crate) fn updates(&self) -> Vec<mrt::Update> {
+        let records = self.router.received().unwrap().into_iter();
+        let update = |message| match message {
+            Message::Update(update) => Some(update),
+            Message::Open | Message::Notification(..) | Message::Keepalive | Message::Other(_) => {
+                None
+            }
+        };
+        records
+            .filter_map(|record| update(record.message))
+            .filter(|update| !update.announced.is_empty())
+            .collect()
+    }
+
+    pub(crate) fn router_hears(&self, what: &str, is_it: impl Fn(&mrt::Update) -> bool) {
+        let heard = || self.updates().iter().any(&is_it);
+        if let Err(error) = eventually(PATIENCE, what, heard) {
+            panic!("{error}: {:?}", self.updates());
+        }
+    }
+
     pub(crate) fn withdrawals(&self) -> usize {
         let records = self.router.received().unwrap();
         let withdrawn = |message: &Message| match message {
@@ -159,7 +189,7 @@ fn dump_path_of(name: &str) -> PathBuf {
     anycast_labs::isolate::work_dir().join(name).join("bgp.mrt")
 }
 
-fn router(dump: &Path) -> String {
+fn router(node_as: u32, dump: &Path) -> String {
     format!(
         r#"
 log stderr all;
@@ -168,8 +198,8 @@ mrtdump "{}";
 mrtdump protocols {{ messages }};
 protocol device {{}}
 template bgp node {{ local as 65000; connect delay time 1; connect retry time 2; error wait time 1, 2; }}
-protocol bgp node4 from node {{ neighbor 10.0.0.2 as 65000; ipv4 {{ import all; export none; }}; }}
-protocol bgp node6 from node {{ neighbor 2001:db8:0:1::2 as 65000; ipv6 {{ import all; export none; }}; }}
+protocol bgp node4 from node {{ neighbor 10.0.0.2 as {node_as}; ipv4 {{ import all; export none; }}; }}
+protocol bgp node6 from node {{ neighbor 2001:db8:0:1::2 as {node_as}; ipv6 {{ import all; export none; }}; }}
 "#,
         dump.display()
     )

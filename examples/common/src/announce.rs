@@ -11,6 +11,7 @@
 //! neighbours, carrier                          # frr
 //! route_maps, vtysh, vtysh_config_dir          # frr, carrier = "route-map"
 //! local_pref | med | prepend | community       # bird, frr: how a level shows; one at most
+//! ospf_metric1 | ospf_metric2                  # bird: the same, in a network of OSPF
 //! ```
 
 mod build;
@@ -76,6 +77,10 @@ pub struct AnnounceTable {
     pub prepend: Option<Levels>,
     /// The community of a demoted route, `"65535:0"`.
     pub community: Option<String>,
+    /// The OSPF metric of each level, of an external route of type 1.
+    pub ospf_metric1: Option<Levels>,
+    /// The same, of type 2.
+    pub ospf_metric2: Option<Levels>,
 }
 
 /// `kind` in `[announce]`.
@@ -144,13 +149,15 @@ const DAEMON: [&str; 6] = [
     "community",
 ];
 /// The keys of BIRD alone.
-const BIRD: [&str; 6] = [
+const BIRD: [&str; 8] = [
     "channels",
     "boost",
     "floor_protocols",
     "include",
     "constant",
     "main_config",
+    "ospf_metric1",
+    "ospf_metric2",
 ];
 
 /// The keys of FRR alone.
@@ -196,6 +203,8 @@ impl AnnounceTable {
             med: shown.med,
             prepend: shown.prepend,
             community: shown.community.clone(),
+            ospf_metric1: shown.ospf_metric1,
+            ospf_metric2: shown.ospf_metric2,
         }
     }
 
@@ -204,6 +213,8 @@ impl AnnounceTable {
             || self.med.is_some()
             || self.prepend.is_some()
             || self.community.is_some()
+            || self.ospf_metric1.is_some()
+            || self.ospf_metric2.is_some()
     }
 
     /// Checks the keys against each other, and against the service's addresses. `table` is how
@@ -258,6 +269,8 @@ impl AnnounceTable {
             (self.med.is_some(), "med"),
             (self.prepend.is_some(), "prepend"),
             (self.community.is_some(), "community"),
+            (self.ospf_metric1.is_some(), "ospf_metric1"),
+            (self.ospf_metric2.is_some(), "ospf_metric2"),
         ];
         let known: &[&[&str]] = match kind {
             AnnounceKind::None => &[],

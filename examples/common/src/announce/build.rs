@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use anycast_announce::attributes::Expression;
 use anycast_announce::bird::client::ClientError as BirdError;
 use anycast_announce::bird::{BirdAnnouncer, Carrier};
 use anycast_announce::frr::client::ClientError as FrrError;
@@ -121,9 +122,11 @@ impl fmt::Display for Announce {
             Self::Bird(bird) => {
                 let channels: Vec<_> = bird.channels().iter().map(ToString::to_string).collect();
                 let (channels, socket) = (channels.join(", "), bird.socket().display());
+                let is_ospf = matches!(bird.expression(), Some(Expression::OspfMetric { .. }));
+                let what = if is_ospf { "LSAs" } else { "exports" };
                 write!(
                     f,
-                    "bird at {socket}, confirmed from the exports of {channels}"
+                    "bird at {socket}, confirmed from the {what} of {channels}"
                 )?;
                 if let Carrier::Protocol(boost) = bird.carrier() {
                     let boost: Vec<_> = boost.iter().map(ToString::to_string).collect();

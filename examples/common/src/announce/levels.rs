@@ -1,6 +1,6 @@
 //! How a level shows in what a routing daemon announces.
 
-use anycast_announce::attributes::{Community, Expression};
+use anycast_announce::attributes::{Community, Expression, MetricType};
 use serde::Deserialize;
 
 use super::{AnnounceTable, Fault};
@@ -26,6 +26,8 @@ impl AnnounceTable {
             (self.med.is_some(), "med"),
             (self.prepend.is_some(), "prepend"),
             (self.community.is_some(), "community"),
+            (self.ospf_metric1.is_some(), "ospf_metric1"),
+            (self.ospf_metric2.is_some(), "ospf_metric2"),
         ];
         let mut given = given.into_iter().filter(|(given, _)| *given);
         let first = given.next();
@@ -61,6 +63,22 @@ impl AnnounceTable {
                 expression,
                 "demoted must be longer than preferred",
             );
+        }
+        let types = [
+            (self.ospf_metric1, "ospf_metric1", MetricType::One),
+            (self.ospf_metric2, "ospf_metric2", MetricType::Two),
+        ];
+        for (levels, key, kind) in types {
+            if let Some(Levels { preferred, demoted }) = levels {
+                let expression = Expression::OspfMetric {
+                    kind,
+                    preferred,
+                    demoted,
+                };
+                let reason = "demoted must be higher than preferred, since the lower metric is \
+                              the better, and at most 16777214: a route of 16777215 is none";
+                return ordered(key, expression, reason);
+            }
         }
         self.community.as_deref().map(community).transpose()
     }

@@ -122,6 +122,24 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ),
     (
         BIRD_SAMPLE,
+        "ospf_metric1 = { preferred = 9, demoted = 1 }",
+        "ospf_metric1",
+        "higher",
+    ),
+    (
+        BIRD_SAMPLE,
+        "ospf_metric2 = { preferred = 9, demoted = 16777215 }",
+        "ospf_metric2",
+        "16777214",
+    ),
+    (
+        FRR_SAMPLE,
+        "ospf_metric2 = { preferred = 1, demoted = 9 }",
+        "ospf_metric2",
+        "remove it",
+    ),
+    (
+        BIRD_SAMPLE,
         "prepend = { preferred = 1, demoted = 1 }",
         "prepend",
         "longer",
