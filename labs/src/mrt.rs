@@ -69,6 +69,8 @@ pub struct Update {
     pub local_pref: Option<u32>,
     /// `MULTI_EXIT_DISC`, if present.
     pub med: Option<u32>,
+    /// ASes in `AS_PATH`, those of sets included; 0 without one.
+    pub path_length: usize,
 }
 
 /// An address prefix.
@@ -99,6 +101,7 @@ const AFI_IPV4: u16 = 1;
 const AFI_IPV6: u16 = 2;
 const SAFI_UNICAST: u8 = 1;
 const MULTI_EXIT_DISC: u8 = 4;
+const AS_PATH: u8 = 2;
 const LOCAL_PREF: u8 = 5;
 const MP_REACH_NLRI: u8 = 14;
 const MP_UNREACH_NLRI: u8 = 15;
@@ -159,7 +162,7 @@ fn parse_record(header: &Header, mut body: Bytes<'_>) -> Result<Option<Record>, 
     let afi = body.u16().ok_or("no address family")?;
     let peer = address(&mut body, afi).ok_or("no peer address")?;
     address(&mut body, afi).ok_or("no local address")?;
-    let message = parse_message(body)?;
+    let message = parse_message(body, as_length)?;
     Ok(Some(Record { at, peer, message }))
 }
 
@@ -175,7 +178,7 @@ fn address(body: &mut Bytes<'_>, afi: u16) -> Option<IpAddr> {
     }
 }
 
-fn parse_message(mut body: Bytes<'_>) -> Result<Message, &'static str> {
+fn parse_message(mut body: Bytes<'_>, as_length: usize) -> Result<Message, &'static str> {
     if body.array() != Some([0xff; 16]) {
         return Err("no BGP marker");
     }
@@ -186,7 +189,7 @@ fn parse_message(mut body: Bytes<'_>) -> Result<Message, &'static str> {
     }
     match kind {
         1 => Ok(Message::Open),
-        2 => parse_update(body).map(Message::Update),
+        2 => parse_update(body, as_length).map(Message::Update),
         3 => {
             let codes = body.array::<2>().ok_or("NOTIFICATION too short")?;
             Ok(Message::Notification(codes[0], codes[1]))
@@ -196,7 +199,7 @@ fn parse_message(mut body: Bytes<'_>) -> Result<Message, &'static str> {
     }
 }
 
-fn parse_update(mut body: Bytes<'_>) -> Result<Update, &'static str> {
+fn parse_update(mut body: Bytes<'_>, as_length: usize) -> Result<Update, &'static str> {
     let mut update = Update::default();
     let withdrawn = body.block().ok_or("withdrawn routes too short")?;
     prefixes(withdrawn, AFI_IPV4, &mut update.withdrawn)?;
@@ -204,6 +207,9 @@ fn parse_update(mut body: Bytes<'_>) -> Result<Update, &'static str> {
     prefixes(body, AFI_IPV4, &mut update.announced)?;
     while !attributes.0.is_empty() {
         let (kind, value) = attribute(&mut attributes).ok_or("path attribute too short")?;
+        if kind == AS_PATH {
+            update.path_length = path_length(value, as_length).ok_or("AS_PATH too short")?;
+        }
         apply(&mut update, kind, value)?;
     }
     Ok(update)
@@ -249,6 +255,18 @@ fn apply(update: &mut Update, kind: u8, mut value: Bytes<'_>) -> Result<(), &'st
         _ => {}
     }
     Ok(())
+}
+
+/// Segments of a type, a number of ASes and these.
+fn path_length(mut value: Bytes<'_>, as_length: usize) -> Option<usize> {
+    let mut sum = 0;
+    while !value.0.is_empty() {
+        value.u8()?;
+        let count = usize::from(value.u8()?);
+        value.take(count * as_length)?;
+        sum += count;
+    }
+    Some(sum)
 }
 
 fn family(value: &mut Bytes<'_>) -> Option<(u16, u8)> {

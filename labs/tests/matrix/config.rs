@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anycast_labs::node::Kind;
 
+use super::backend::Backend;
 use super::topology::{Protocol, SITES, Topology};
 
 /// The file of `examples/routing` that a site runs.
@@ -37,8 +38,9 @@ pub(crate) fn router(topology: Topology, router: usize, kind: Kind, dump: &Path)
     }
 }
 
-/// The sample that operators start from, at this site: so it cannot rot.
-pub(crate) fn site(topology: Topology, site: usize) -> String {
+/// The sample that operators start from, at this site: so it cannot rot. For an announcer that
+/// wants more of the daemon, with what `examples/routing/README.md` says to change.
+pub(crate) fn site(topology: Topology, backend: Backend, site: usize) -> String {
     let kind = SITES[site].kind;
     let number = site + 1;
     let mut text = sample(topology.protocol, kind).to_owned();
@@ -65,6 +67,25 @@ pub(crate) fn site(topology: Topology, site: usize) -> String {
         Kind::Bird => bird::two_routers(topology.protocol, &text, number),
         Kind::Frr => frr::two_routers(topology.protocol, &text, number),
     };
+    let reads_table = backend != Backend::Loopback && topology.protocol != Protocol::Ospf;
+    if reads_table && kind == Kind::Bird {
+        text = bird::with_export_tables(&text);
+    }
+    if topology.protocol == Protocol::Ebgp && !backend.has_med() {
+        text = match kind {
+            Kind::Bird => text
+                .replace("bgp_med = 100; ", "")
+                .replace("bgp_med = 1000;", ""),
+            Kind::Frr => without(&text, &[" set metric "]),
+        };
+        assert!(!text.contains("set metric") && !text.contains("bgp_med"));
+    }
+    if backend == Backend::Steered {
+        text = match kind {
+            Kind::Bird => bird::steered(topology.protocol, &text),
+            Kind::Frr => frr::steered(topology.protocol, &text),
+        };
+    }
     if !topology.bfd {
         return text;
     }
@@ -72,6 +93,14 @@ pub(crate) fn site(topology: Topology, site: usize) -> String {
         Kind::Bird => text + bfd(kind),
         Kind::Frr => frr::before_router(&text, bfd(kind)),
     }
+}
+
+/// All lines but those that have one of these in them.
+fn without(text: &str, these: &[&str]) -> String {
+    text.lines()
+        .filter(|line| !these.iter().any(|each| line.contains(each)))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 /// What a sample says that the host does at boot.
@@ -82,13 +111,17 @@ pub(crate) fn at_boot(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn the_samples_have_everything_that_the_lab_replaces() {
-    for topology in Topology::ALL {
+    let labs = Topology::ALL.into_iter().flat_map(|topology| {
+        let with = move |backend: &Backend| (topology, *backend);
+        Backend::of(topology).iter().map(with)
+    });
+    for (topology, backend) in labs {
         for (number, each) in SITES.iter().enumerate() {
-            let text = site(topology, number);
+            let text = site(topology, backend, number);
             for stale in ["10.0.0.", "2001:db8:0:1::1", "eth0", "syslog"] {
                 assert!(
                     !text.contains(stale),
-                    "{topology:?} {each:?}: {stale}\n{text}"
+                    "{topology:?} {backend:?} {each:?}: {stale}\n{text}"
                 );
             }
         }

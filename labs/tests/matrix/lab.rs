@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anycast_labs::lsa::Listener;
@@ -19,6 +20,8 @@ use super::topology::{NEAREST, Protocol, ROUTERS, SITES, Topology};
 
 /// What the slowest change takes: a session that was cut, on a busy machine.
 const RECOVERY: Duration = Duration::from_secs(100);
+/// More than FRR waits before it applies a route-map by itself.
+const QUIET: Duration = Duration::from_secs(8);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Dropped by a panic, it prints the state of every node.
@@ -107,14 +110,17 @@ impl Lab {
         });
         let mut number = 0;
         let sites = places.map(|namespace| {
-            let text = config::site(topology, number);
-            let place = SITES[number];
+            let text = config::site(topology, backend, number);
+            let site = number;
             number += 1;
             for command in config::at_boot(&text) {
                 namespace.run(command).unwrap();
             }
-            let node = Node::start(namespace, place.kind, &text).unwrap();
-            Site::new(place.device, node, backend)
+            if backend == Backend::Steered {
+                at_every_preference(&namespace);
+            }
+            let node = Node::start(namespace, SITES[site].kind, &text).unwrap();
+            Site::new(site, node, topology, backend)
         });
         Self {
             topology,
@@ -184,6 +190,7 @@ impl Lab {
                 &mut heard,
                 &mut level,
                 self.topology.protocol,
+                self.backend(),
             );
         }
         (heard, level)
@@ -266,7 +273,7 @@ impl Lab {
                 return [first, second];
             }
             assert!(Instant::now() < deadline, "waited in vain for {what}");
-            std::thread::sleep(LOOK);
+            sleep(LOOK);
         }
     }
 
@@ -302,20 +309,49 @@ impl Lab {
         back
     }
 
+    /// What was said of the last change has been said. FRR tells the routers of a route-map again,
+    /// and nothing new, `bgp route-map delay-timer` after it was changed: 5 s.
+    pub(crate) fn await_quiet(&self) {
+        if self.backend() != Backend::Steered {
+            return;
+        }
+        let is_quiet = || {
+            let mark = self.mark();
+            sleep(QUIET);
+            [0, 1, 2]
+                .into_iter()
+                .all(|site| self.heard(site, &mark) == Heard::default())
+        };
+        eventually(RECOVERY, "nothing to be heard any more", is_quiet).unwrap();
+    }
+
     /// Sessions and adjacencies stand: each site has routes to both clients, and each router a
     /// route to the other one's.
     pub(crate) fn await_sessions(&self) {
         eventually(RECOVERY, "sessions and adjacencies", || {
-            self.sites.iter().all(|site| {
-                let four = site.namespace().run("ip -4 route").unwrap();
-                let six = site.namespace().run("ip -6 route").unwrap();
-                [1, 2].into_iter().all(|router| {
-                    four.contains(&format!("10.1.{router}.0/24"))
-                        && six.contains(&format!("fd00:1:{router}::/64"))
+            self.are_established()
+                && self.sites.iter().all(|site| {
+                    let four = site.namespace().run("ip -4 route").unwrap();
+                    let six = site.namespace().run("ip -6 route").unwrap();
+                    [1, 2].into_iter().all(|router| {
+                        four.contains(&format!("10.1.{router}.0/24"))
+                            && six.contains(&format!("fd00:1:{router}::/64"))
+                    })
                 })
-            })
         })
         .unwrap();
+    }
+
+    /// Every session of BGP stands, each router's with the other and with each site in each family:
+    /// routes come from either router, and so prove less.
+    fn are_established(&self) -> bool {
+        let is_ospf = self.topology.protocol == Protocol::Ospf;
+        let all = 2 * (SITES.len() + 1);
+        is_ospf
+            || self
+                .routers
+                .iter()
+                .all(|router| router.established().unwrap() == all)
     }
 
     /// Every site has a BFD session of each family with each router, where there is BFD at all.
@@ -364,6 +400,14 @@ impl Drop for Lab {
     }
 }
 
+/// Where the kernel does not carry the preference, the host has the service's addresses for good.
+fn at_every_preference(site: &Netns) {
+    for service in SERVICE {
+        let length = if service.is_ipv4() { 32 } else { 128 };
+        site.address("lo", &format!("{service}/{length}")).unwrap();
+    }
+}
+
 /// 1 for `site-a`.
 fn number_of(device: &str) -> usize {
     let index = SITES.iter().position(|place| place.device == device);
@@ -386,6 +430,7 @@ fn read(
     heard: &mut Heard,
     level: &mut Option<u32>,
     protocol: Protocol,
+    backend: Backend,
 ) {
     let prefix = Prefix::host(service);
     match &record.message {
@@ -401,7 +446,9 @@ fn read(
             if update.announced.contains(&prefix) {
                 heard.updates += 1;
                 *level = match protocol {
-                    Protocol::Ebgp => update.med,
+                    Protocol::Ebgp if backend.has_med() => update.med,
+                    Protocol::Ebgp if update.path_length > 1 => Some(protocol.floor()),
+                    Protocol::Ebgp => Some(protocol.boost()),
                     Protocol::Ibgp | Protocol::Ospf => update.local_pref,
                 };
             }

@@ -32,8 +32,9 @@ use topology::Topology;
 /// Of one lab; the longest, OSPF, takes about five minutes.
 const TIMEOUT: Duration = Duration::from_secs(900);
 
-/// How many labs run at once: each is five routing daemons and more.
-const AT_ONCE: usize = 2;
+/// How many labs run at once, however many threads the tests have: each is five routing daemons
+/// and more, and waits for timers most of the time.
+const AT_ONCE: usize = 6;
 
 /// A lab that runs, or writes its section.
 struct Slot;
@@ -60,61 +61,49 @@ impl Drop for Slot {
 }
 
 /// Inside the namespaces.
-fn play(topology: Topology) {
-    let rows: Vec<_> = Backend::ALL
-        .into_iter()
-        .flat_map(|backend| story::run(topology, backend))
-        .collect();
-    fs::write(table::draft(topology), table::section(topology, &rows)).unwrap();
+fn play(topology: Topology, backend: Backend) {
+    let rows = story::run(topology, backend);
+    let section = table::section(topology, backend, &rows);
+    fs::write(table::draft(topology, backend), section).unwrap();
 }
 
-/// Outside them.
-fn publish(topology: Topology) {
+/// Outside the namespaces.
+fn publish(topology: Topology, backend: Backend) {
     static WRITING: Mutex<()> = Mutex::new(());
     if isolate::inside().is_none() {
         let _one_at_a_time = WRITING.lock();
-        table::publish(topology);
+        table::publish(topology, backend);
     }
 }
 
-#[test]
-fn ibgp() {
-    let _slot = Slot::take();
-    isolated_with_for(TIMEOUT, build_guard, || play(topology::IBGP));
-    publish(topology::IBGP);
+/// A test for each topology with each announcer.
+macro_rules! labs {
+    ($($name:ident: $topology:ident, $backend:ident;)+) => {$(
+        #[test]
+        fn $name() {
+            let _slot = Slot::take();
+            let (topology, backend) = (topology::$topology, Backend::$backend);
+            isolated_with_for(TIMEOUT, build_guard, || play(topology, backend));
+            publish(topology, backend);
+        }
+    )+};
 }
 
-#[test]
-fn ospf() {
-    let _slot = Slot::take();
-    isolated_with_for(TIMEOUT, build_guard, || play(topology::OSPF));
-    publish(topology::OSPF);
-}
-
-#[test]
-fn ebgp() {
-    let _slot = Slot::take();
-    isolated_with_for(TIMEOUT, build_guard, || play(topology::EBGP));
-    publish(topology::EBGP);
-}
-
-#[test]
-fn ibgp_with_bfd() {
-    let _slot = Slot::take();
-    isolated_with_for(TIMEOUT, build_guard, || play(topology::IBGP_BFD));
-    publish(topology::IBGP_BFD);
-}
-
-#[test]
-fn ospf_with_bfd() {
-    let _slot = Slot::take();
-    isolated_with_for(TIMEOUT, build_guard, || play(topology::OSPF_BFD));
-    publish(topology::OSPF_BFD);
-}
-
-#[test]
-fn ebgp_with_bfd() {
-    let _slot = Slot::take();
-    isolated_with_for(TIMEOUT, build_guard, || play(topology::EBGP_BFD));
-    publish(topology::EBGP_BFD);
+labs! {
+    ibgp: IBGP, Loopback;
+    ibgp_read_back: IBGP, Daemon;
+    ibgp_without_the_kernel: IBGP, Steered;
+    ibgp_with_bfd: IBGP_BFD, Loopback;
+    ibgp_with_bfd_read_back: IBGP_BFD, Daemon;
+    ibgp_with_bfd_without_the_kernel: IBGP_BFD, Steered;
+    ospf: OSPF, Loopback;
+    ospf_read_back: OSPF, Daemon;
+    ospf_with_bfd: OSPF_BFD, Loopback;
+    ospf_with_bfd_read_back: OSPF_BFD, Daemon;
+    ebgp: EBGP, Loopback;
+    ebgp_read_back: EBGP, Daemon;
+    ebgp_without_the_kernel: EBGP, Steered;
+    ebgp_with_bfd: EBGP_BFD, Loopback;
+    ebgp_with_bfd_read_back: EBGP_BFD, Daemon;
+    ebgp_with_bfd_without_the_kernel: EBGP_BFD, Steered;
 }

@@ -8,14 +8,15 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
-use anycast_labs::node::Node;
 use anycast_labs::node::service::GUARD;
+use anycast_labs::node::{Kind, Node, dump_path};
 use anycast_labs::topo::SERVICE;
 use anycast_labs::{Netns, Proc, eventually, isolate, require};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::backend::Backend;
+use super::backend::{Backend, Place};
+use super::topology::{self, SITES, Topology};
 
 /// How long the boost outlives its controller: the dead man.
 pub(crate) const DEAD_MAN: Duration = Duration::from_secs(3);
@@ -27,7 +28,11 @@ pub(crate) const WHO: &str = "node.example";
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) device: &'static str,
+    kind: Kind,
+    /// 1 for the first.
+    number: usize,
     folder: PathBuf,
+    topology: Topology,
     pub(crate) backend: Backend,
     controller: Option<Proc>,
     service: Proc,
@@ -35,8 +40,9 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// The controller is not started.
-    pub(crate) fn new(device: &'static str, node: Node, backend: Backend) -> Self {
+    /// The site of this number, from 0. The controller is not started.
+    pub(crate) fn new(site: usize, node: Node, topology: Topology, backend: Backend) -> Self {
+        let topology::Place { device, kind } = SITES[site];
         let folder = isolate::work_dir().join(format!("{device}-service"));
         fs::create_dir_all(folder.join("state")).unwrap();
         write_hosts(&folder, true);
@@ -58,7 +64,10 @@ impl Site {
         let service = Proc::start(node.namespace(), &name, &mut command).unwrap();
         let site = Self {
             device,
+            kind,
+            number: site + 1,
             folder,
+            topology,
             backend,
             controller: None,
             service,
@@ -71,6 +80,12 @@ impl Site {
     /// Short times, and neither flap handling nor budget: services fall here more often than any
     /// operator would like.
     fn configure(&self, dead_man: Duration) {
+        let dump = dump_path(self.namespace());
+        let place = Place {
+            kind: self.kind,
+            number: self.number,
+            sockets: dump.parent().unwrap(),
+        };
         let folder = self.folder.display();
         let [v4, v6] = SERVICE;
         let text = format!(
@@ -82,7 +97,7 @@ impl Site {
              answers = [\"192.0.2.1\"]\nmatch = \"equal\"\n\
              interval = \"1s\"\ntimeout = \"1s\"\nrecheck = \"300ms\"\n",
             device = self.device,
-            announce = self.backend.table(dead_man),
+            announce = self.backend.table(self.topology.protocol, dead_man, place),
         );
         fs::write(self.folder.join("guard.toml"), text).unwrap();
     }
@@ -155,9 +170,20 @@ impl Site {
     /// The controller says that what it wants is in force.
     pub(crate) fn await_confirmed(&self) {
         self.until("its decision to be confirmed", |site| {
-            site.status()
-                .is_some_and(|status| status["services"][0]["confirmation"]["state"] == "confirmed")
+            site.confirmation().as_deref() == Some("confirmed")
         });
+    }
+
+    /// How sure the controller is that its decision is in force.
+    pub(crate) fn confirmation(&self) -> Option<String> {
+        let status = self.status()?;
+        let state = status["services"][0]["confirmation"]["state"].as_str();
+        state.map(str::to_owned)
+    }
+
+    /// Whether its announcer asks the daemon at all.
+    pub(crate) fn reads_back(&self) -> bool {
+        self.backend.name(self.topology.protocol, self.kind) != "loopback"
     }
 
     /// The seconds that the kernel lets each boost live from now on.

@@ -1,5 +1,6 @@
 //! How each scenario goes.
 
+use std::thread::sleep;
 use std::time::Duration;
 
 use anycast_labs::eventually;
@@ -9,8 +10,8 @@ use nix::sys::signal::Signal;
 use super::backend::Backend;
 use super::lab::{Heard, Lab, Mark};
 use super::scenario::Scenario;
-use super::site::{DEAD_MAN, PATIENCE};
-use super::table::Row;
+use super::site::{DEAD_MAN, PATIENCE, Site};
+use super::table::{self, Row};
 use super::topology::{NEAREST, Protocol, SECOND, SITES, Topology};
 
 /// Long enough that no restart comes too late, however busy the machine.
@@ -36,9 +37,10 @@ pub(crate) fn run(topology: Topology, backend: Backend) -> Vec<Row> {
     let rows = scenarios.iter().flat_map(|scenario| {
         lab.await_bfd();
         let (mark, times) = play(&mut lab, *scenario);
+        lab.sites.iter().for_each(Site::await_confirmed);
         let rows = rows(&lab, *scenario, &mark, times);
         for row in &rows {
-            println!("{}: {row:?}", topology.name());
+            println!("{}: {row:?}", table::name(topology, backend));
         }
         judge(&lab, *scenario, &mark);
         if scenario.keeps_serving() {
@@ -59,6 +61,7 @@ fn rows(lab: &Lab, scenario: Scenario, mark: &Mark, times: Times) -> [Row; 2] {
         let heard = lab.heard(site, mark);
         let (lost, asked) = lab.clients_lost(router, mark);
         Row {
+            topology: lab.topology,
             scenario: scenario.name(),
             node: SITES[site].kind,
             backend: lab.backend(),
@@ -90,7 +93,12 @@ fn judge(lab: &Lab, scenario: Scenario, mark: &Mark) {
         if untouched || !scenario.ends_sessions() {
             assert_eq!(heard.sessions, 0, "{what}");
         }
-        if scenario == Scenario::ControllerRestart {
+        let is_abandoned = matches!(
+            scenario,
+            Scenario::ControllerKilled | Scenario::ControllerFrozen
+        );
+        let stays = is_abandoned && !lab.backend().has_dead_man();
+        if stays || scenario == Scenario::ControllerRestart {
             assert_eq!(heard, Heard::default(), "{what}");
         }
     }
@@ -112,18 +120,19 @@ fn play(lab: &mut Lab, scenario: Scenario) -> (Mark, Times) {
             lab.sites.iter().for_each(|site| site.order(verb));
         }),
         Scenario::Drain => drained(lab),
-        Scenario::ControllerKilled => lowered(lab, |lab, well| {
-            NEAREST
-                .into_iter()
-                .for_each(|site| controller_killed(lab, site, well));
+        Scenario::ControllerKilled => abandoned(lab, |lab, well| {
+            for site in NEAREST {
+                if well {
+                    lab.sites[site].start_controller(DEAD_MAN);
+                } else {
+                    lab.sites[site].controller().kill().unwrap();
+                }
+            }
         }),
-        Scenario::ControllerFrozen => lowered(lab, |lab, well| {
+        Scenario::ControllerFrozen => abandoned(lab, |lab, well| {
             NEAREST
                 .into_iter()
                 .for_each(|site| lab.sites[site].controller().signal(go(well)).unwrap());
-            if !well {
-                assert_dead_man_runs(lab);
-            }
         }),
         Scenario::ServiceFrozen => lowered(lab, |lab, well| {
             NEAREST
@@ -132,6 +141,9 @@ fn play(lab: &mut Lab, scenario: Scenario) -> (Mark, Times) {
         }),
         Scenario::DaemonRestart => daemon_restart(lab),
         Scenario::DaemonFrozen => left(lab, |lab, well| {
+            if well {
+                await_doubt(lab);
+            }
             NEAREST
                 .into_iter()
                 .for_each(|site| lab.sites[site].node.signal(go(well)).unwrap());
@@ -230,10 +242,26 @@ fn drained(lab: &mut Lab) -> (Mark, Times) {
     })
 }
 
+/// A daemon that does not answer vouches for nothing, and whoever asks it says so.
+fn await_doubt(lab: &Lab) {
+    for site in NEAREST {
+        let site = &lab.sites[site];
+        if site.reads_back() {
+            site.until("its decision to be unconfirmed", |site| {
+                let state = site.confirmation();
+                state.is_some_and(|state| state != "confirmed" && state != "pending")
+            });
+        }
+    }
+}
+
 /// A daemon that is started again finds the boost there before anything else: it must let go of
 /// it all the same.
 fn daemon_restart(lab: &mut Lab) -> (Mark, Times) {
     let restarted = left(lab, |lab, well| {
+        if well {
+            await_doubt(lab);
+        }
         for site in NEAREST {
             let node = &mut lab.sites[site].node;
             if well {
@@ -259,13 +287,26 @@ fn all_lowered(lab: &mut Lab, mut set: impl FnMut(&mut Lab, bool)) -> (Mark, Tim
     (mark, Times::default())
 }
 
-fn controller_killed(lab: &mut Lab, site: usize, well: bool) {
-    if well {
-        lab.sites[site].start_controller(DEAD_MAN);
-    } else {
-        lab.sites[site].controller().kill().unwrap();
-        assert_dead_man_runs(lab);
+/// The controllers are dead or frozen: the kernel demotes the nodes where it carries the
+/// preference, and else nobody does.
+fn abandoned(lab: &mut Lab, mut set: impl FnMut(&mut Lab, bool)) -> (Mark, Times) {
+    if lab.backend().has_dead_man() {
+        return lowered(lab, |lab, well| {
+            set(lab, well);
+            if !well {
+                assert_dead_man_runs(lab);
+            }
+        });
     }
+    lab.await_quiet();
+    let mark = lab.mark();
+    set(lab, false);
+    sleep(DEAD_MAN * 2);
+    lab.await_best(NEAREST, &mark);
+    lab.await_answers(NEAREST);
+    set(lab, true);
+    lab.await_well(&mark);
+    (mark, Times::default())
 }
 
 /// Nobody renews the boosts any more, and the kernel lets none live for longer than the dead man:
@@ -290,6 +331,7 @@ fn controller_restart(lab: &mut Lab) -> (Mark, Times) {
     restart(lab, LONG_DEAD_MAN);
     await_renewed(lab);
     lab.await_well(&lab.mark());
+    lab.await_quiet();
     let mark = lab.mark();
     for _ in 0..3 {
         restart(lab, LONG_DEAD_MAN);
@@ -298,6 +340,9 @@ fn controller_restart(lab: &mut Lab) -> (Mark, Times) {
     restart(lab, DEAD_MAN);
     for site in NEAREST {
         lab.sites[site].await_confirmed();
+        if !lab.backend().has_dead_man() {
+            continue;
+        }
         lab.sites[site].until("the shorter dead man", |site| {
             let left = site.boost_lifetimes();
             left.len() == 2 && left.iter().all(|left| *left <= DEAD_MAN.as_secs())
@@ -311,6 +356,9 @@ fn await_renewed(lab: &Lab) {
     for site in NEAREST {
         let site = &lab.sites[site];
         site.await_confirmed();
+        if !site.backend.has_dead_man() {
+            continue;
+        }
         let before = site.boost_lifetimes();
         let mut least = before.iter().copied().min().unwrap_or_default();
         site.until("the boosts to be renewed", |site| {

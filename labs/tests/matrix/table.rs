@@ -29,6 +29,7 @@ const COLUMNS: [&str; 9] = [
 /// What happened to one node in one scenario.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
+    pub(crate) topology: Topology,
     pub(crate) scenario: &'static str,
     pub(crate) node: Kind,
     pub(crate) backend: Backend,
@@ -51,8 +52,10 @@ impl Row {
         };
         [
             self.scenario.to_owned(),
-            name(self.node).to_owned(),
-            self.backend.name().to_owned(),
+            daemon(self.node).to_owned(),
+            self.backend
+                .name(self.topology.protocol, self.node)
+                .to_owned(),
             self.updates.to_string(),
             self.withdrawals.to_string(),
             self.sessions.to_string(),
@@ -63,15 +66,20 @@ impl Row {
     }
 }
 
-const fn name(kind: Kind) -> &'static str {
+const fn daemon(kind: Kind) -> &'static str {
     match kind {
         Kind::Bird => "BIRD",
         Kind::Frr => "FRR",
     }
 }
 
-fn heading(topology: Topology) -> String {
-    format!("## {}\n", topology.name())
+/// A lab's.
+pub(crate) fn name(topology: Topology, backend: Backend) -> String {
+    topology.name() + backend.heading()
+}
+
+fn heading(topology: Topology, backend: Backend) -> String {
+    format!("## {}\n", name(topology, backend))
 }
 
 fn line(cells: &[String]) -> String {
@@ -79,8 +87,8 @@ fn line(cells: &[String]) -> String {
 }
 
 /// A section of the document.
-pub(crate) fn section(topology: Topology, rows: &[Row]) -> String {
-    let mut text = heading(topology) + "\n" + &line(&COLUMNS.map(str::to_owned));
+pub(crate) fn section(topology: Topology, backend: Backend, rows: &[Row]) -> String {
+    let mut text = heading(topology, backend) + "\n" + &line(&COLUMNS.map(str::to_owned));
     let _ = writeln!(text, "|{}", "---|".repeat(COLUMNS.len()));
     for row in rows {
         text += &line(&row.cells());
@@ -93,25 +101,29 @@ pub(crate) fn document() -> PathBuf {
 }
 
 /// Where the inside of a lab leaves its section for the outside.
-pub(crate) fn draft(topology: Topology) -> PathBuf {
-    let name = topology.name().replace(' ', "-").to_lowercase();
+pub(crate) fn draft(topology: Topology, backend: Backend) -> PathBuf {
+    let name = name(topology, backend);
+    let name = name.replace(',', "").replace(' ', "-").to_lowercase();
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("lab-matrix-{name}.md"))
 }
 
 /// Puts the section that a lab has left in the place of the old one. All else is written by
 /// people.
-pub(crate) fn publish(topology: Topology) {
+pub(crate) fn publish(topology: Topology, backend: Backend) {
     if env::var_os(WRITE).is_none_or(|asked| asked != "write") {
         return;
     }
-    let section = fs::read_to_string(draft(topology)).unwrap();
+    let section = fs::read_to_string(draft(topology, backend)).unwrap();
     let text = fs::read_to_string(document()).unwrap();
-    fs::write(document(), replaced(&text, topology, &section)).unwrap();
+    fs::write(
+        document(),
+        replaced(&text, &heading(topology, backend), &section),
+    )
+    .unwrap();
 }
 
-fn replaced(text: &str, topology: Topology, section: &str) -> String {
-    let heading = heading(topology);
-    let Some(begin) = text.find(&heading) else {
+fn replaced(text: &str, heading: &str, section: &str) -> String {
+    let Some(begin) = text.find(heading) else {
         return format!("{}\n\n{section}", text.trim_end());
     };
     let rest = &text[begin + heading.len()..];
@@ -119,9 +131,9 @@ fn replaced(text: &str, topology: Topology, section: &str) -> String {
     [&text[..begin], section, after].concat()
 }
 
-/// The cells of every row in a topology's section, without the heading and its line.
-fn found(text: &str, topology: Topology) -> Vec<Vec<String>> {
-    let Some((_, rest)) = text.split_once(&heading(topology)) else {
+/// The cells of every row in the section below this, without the heading and its line.
+fn found(text: &str, heading: &str) -> Vec<Vec<String>> {
+    let Some((_, rest)) = text.split_once(heading) else {
         return Vec::new();
     };
     let section = rest.split("\n## ").next().unwrap_or_default();
@@ -141,48 +153,52 @@ fn found(text: &str, topology: Topology) -> Vec<Vec<String>> {
 fn the_document_has_a_row_for_every_scenario_node_and_announcer() {
     let text = fs::read_to_string(document()).unwrap();
     for topology in Topology::ALL {
-        let rows = found(&text, topology);
-        let how = format!(
-            "{}: to make it anew: cargo xtask lab-matrix",
-            topology.name()
-        );
-        assert_eq!(
-            rows.first().map(Vec::as_slice),
-            Some(&COLUMNS.map(str::to_owned)[..]),
-            "{how}"
-        );
-        let mut expected = Vec::new();
-        for backend in Backend::ALL {
-            for scenario in Scenario::of(topology) {
-                for site in NEAREST {
-                    let node = name(SITES[site].kind);
-                    expected.push([scenario.name(), node, backend.name()].map(str::to_owned));
-                }
-            }
+        for backend in Backend::of(topology) {
+            assert_complete(&text, topology, *backend);
         }
-        let keys: Vec<_> = rows.iter().skip(1).map(|row| row[..3].to_vec()).collect();
-        assert_eq!(keys, expected, "{how}");
-        for row in rows.iter().skip(1) {
-            assert_eq!(row.len(), COLUMNS.len(), "{how}: {row:?}");
+    }
+}
+
+fn assert_complete(text: &str, topology: Topology, backend: Backend) {
+    let rows = found(text, &heading(topology, backend));
+    let how = format!(
+        "{}: to make it anew: cargo xtask lab-matrix",
+        name(topology, backend)
+    );
+    assert_eq!(
+        rows.first().map(Vec::as_slice),
+        Some(&COLUMNS.map(str::to_owned)[..]),
+        "{how}"
+    );
+    let mut expected = Vec::new();
+    for scenario in Scenario::of(topology) {
+        for site in NEAREST {
+            let kind = SITES[site].kind;
+            let row = [
+                scenario.name(),
+                daemon(kind),
+                backend.name(topology.protocol, kind),
+            ];
+            expected.push(row.map(str::to_owned));
         }
+    }
+    let keys: Vec<_> = rows.iter().skip(1).map(|row| row[..3].to_vec()).collect();
+    assert_eq!(keys, expected, "{how}");
+    for row in rows.iter().skip(1) {
+        assert_eq!(row.len(), COLUMNS.len(), "{how}: {row:?}");
     }
 }
 
 #[test]
 fn a_section_is_replaced_and_all_else_stays() {
     let [first, second, ..] = Topology::ALL;
-    let text = format!(
-        "# T\n\nwords\n\n{}\nold\n\n{}\nother\n",
-        heading(first),
-        heading(second)
-    );
-    let new = section(first, &[]);
-    let whole = replaced(&text, first, &new);
-    assert_eq!(
-        whole,
-        format!("# T\n\nwords\n\n{new}\n{}\nother\n", heading(second))
-    );
-    assert_eq!(found(&whole, first).len(), 1);
-    let appended = replaced("# T\n", first, &new);
+    let backend = Backend::Loopback;
+    let (head, other) = (heading(first, backend), heading(second, backend));
+    let text = format!("# T\n\nwords\n\n{head}\nold\n\n{other}\nother\n");
+    let new = section(first, backend, &[]);
+    let whole = replaced(&text, &head, &new);
+    assert_eq!(whole, format!("# T\n\nwords\n\n{new}\n{other}\nother\n"));
+    assert_eq!(found(&whole, &head).len(), 1);
+    let appended = replaced("# T\n", &head, &new);
     assert_eq!(appended, format!("# T\n\n{new}"));
 }

@@ -24,6 +24,33 @@ pub(super) fn two_routers(protocol: Protocol, text: &str, number: usize) -> Stri
     whole
 }
 
+/// What was sent can be read back.
+pub(super) fn with_export_tables(text: &str) -> String {
+    let (without, with) = ("next hop self; };", "next hop self; export table on; };");
+    assert!(text.contains(without), "the sample has no {without:?}");
+    text.replace(without, with)
+}
+
+/// The boost as protocols of BIRD's own, and MED alone for a level: FRR's route-maps hold one value.
+pub(super) fn steered(protocol: Protocol, text: &str) -> String {
+    let begin = text.find("protocol direct anycast_boost {").unwrap();
+    let end = begin + text[begin..].find("\n}\n").unwrap() + "\n}\n".len();
+    let mut boosts = String::new();
+    for (family, prefix) in [(4, "192.0.2.69/32"), (6, "2001:db8::69/128")] {
+        let _ = writeln!(
+            boosts,
+            "protocol static anycast_boost{family} {{ disabled; \
+             ipv{family} {{ preference 241; }}; route {prefix} blackhole; }}"
+        );
+    }
+    let whole = [&text[..begin], &boosts, &text[end..]].concat();
+    let whole = whole.replace("proto = \"anycast_boost\"", "proto ~ \"anycast_boost*\"");
+    if protocol != Protocol::Ebgp {
+        return whole;
+    }
+    super::without(&whole, &["bgp_path.prepend(", "bgp_community.add("])
+}
+
 pub(super) fn router(topology: Topology, router: usize, dump: &Path) -> String {
     let number = router + 1;
     let mut text = format!(

@@ -52,6 +52,28 @@ pub(super) fn before_router(text: &str, snippet: &str) -> String {
     [&text[..at], snippet, &text[at..]].concat()
 }
 
+/// One route for each family, whose level the outgoing route-map has, and nothing else of it.
+pub(super) fn steered(protocol: Protocol, text: &str) -> String {
+    let mut whole = super::without(
+        text,
+        &[
+            "  redistribute connected route-map BOOST",
+            " set as-path prepend ",
+            " set community 65535:0",
+        ],
+    );
+    let level = match protocol {
+        Protocol::Ibgp | Protocol::Ospf => format!("set local-preference {}", protocol.floor()),
+        Protocol::Ebgp => format!("set metric {}", protocol.floor()),
+    };
+    for family in [4, 6] {
+        let entry = format!("route-map TO-ROUTER{family} permit 10\n");
+        assert!(whole.contains(&entry), "the sample has no {entry:?}");
+        whole = whole.replace(&entry, &format!("{entry} {level}\n"));
+    }
+    whole
+}
+
 pub(super) fn router(topology: Topology, router: usize, dump: &Path) -> String {
     let mut text = format!("frr defaults traditional\nhostname router-{}\n", router + 1);
     match topology.protocol {
