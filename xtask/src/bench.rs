@@ -1,10 +1,11 @@
-//! `cargo xtask bench [reaction|scale|machine]`: what guarding costs and how fast it acts, in
+//! `cargo xtask bench [machine|reaction|scale|announce]`: what guarding costs and how fast it acts, in
 //! numbers, beside other health checkers of the field.
 //!
 //! It builds release binaries and runs them in namespaces of its own, with the CPUs divided:
 //! what is measured on the first, the guarded service and the bench on the others. The table is
 //! printed and written to `target/bench/`. Nothing here is part of the tests.
 
+mod announce;
 mod reaction;
 mod scale;
 mod subject;
@@ -22,7 +23,7 @@ use crate::run::{Failure, Runner};
 pub(crate) const MARK: &str = "bench";
 /// How long one part may take.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
-const PARTS: [&str; 3] = ["machine", "reaction", "scale"];
+const PARTS: [&str; 4] = ["machine", "reaction", "scale", "announce"];
 /// Set for the process inside that measures.
 const WORKER: &str = "BENCH_WORKER";
 /// Names the Python whose packages include anycast-healthchecker.
@@ -62,7 +63,7 @@ pub(crate) fn run(mut runner: Runner, part: Option<&str>) -> Result<(), Failure>
             lines.join("\n")
         );
     }
-    if wanted("reaction") || wanted("scale") {
+    if PARTS.into_iter().skip(1).any(wanted) {
         runner.phase("release build", |runner| {
             let mut build = runner.cargo(&["build", "--locked", "--release", "--workspace"]);
             build.args(["--all-features", "--bin", "anycast-guard"]);
@@ -130,6 +131,7 @@ pub(crate) fn is_worker() -> bool {
 pub(crate) fn worker() -> ExitCode {
     let measured = match std::env::args().nth(2).as_deref() {
         Some("reaction") => reaction::run(),
+        Some("announce") => announce::run(),
         _ => scale::run(),
     };
     match measured {

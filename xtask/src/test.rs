@@ -14,6 +14,10 @@ const INVARIANTS: [&str; 11] = [
 
 /// The package of the labs.
 const LABS: &str = "anycast-labs";
+/// Its labs of the matrix, which wait far more than they work.
+const MATRIX: &str = "matrix";
+/// A thread for each of them, whatever the machine: they let each other go first by themselves.
+const MATRIX_THREADS: (&str, &str) = ("RUST_TEST_THREADS", "32");
 
 /// Least number of cases of each of these tests.
 const CASES: u64 = 20_000;
@@ -38,7 +42,11 @@ pub(crate) fn run(mut runner: Runner) -> Result<(), Failure> {
         tests(runner, &["--workspace", "--all-features", "--doc"]).map(drop)
     })?;
     runner.phase("lab tests", |runner| {
+        let labs: Vec<_> = labs.iter().copied().filter(|lab| *lab != MATRIX).collect();
         tests(runner, &selecting(&labs)).map(drop)
+    })?;
+    runner.phase("lab matrix", |runner| {
+        tests_with(runner, &selecting(&[MATRIX]), &[MATRIX_THREADS]).map(drop)
     })?;
     runner.summary("cargo xtask test");
     Ok(())
@@ -50,13 +58,13 @@ pub(crate) fn matrix(mut runner: Runner) -> Result<(), Failure> {
     runner.phase("packages", packages::ensure)?;
     runner.phase("namespaces", |_| namespaces::check())?;
     runner.phase("labs", |runner| {
-        let write = [("ANYCAST_LAB_MATRIX", "write")];
+        let write = [("ANYCAST_LAB_MATRIX", "write"), MATRIX_THREADS];
         // What compares the table with the labs comes after them.
-        let labs = [&selecting(&["matrix"])[..], &["--", "bgp", "ospf"]].concat();
+        let labs = [&selecting(&[MATRIX])[..], &["--", "bgp", "ospf"]].concat();
         tests_with(runner, &labs, &write)?;
         tests(
             runner,
-            &[&selecting(&["matrix"])[..], &["--", "the_document"]].concat(),
+            &[&selecting(&[MATRIX])[..], &["--", "the_document"]].concat(),
         )
         .map(drop)
     })?;

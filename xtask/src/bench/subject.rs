@@ -46,15 +46,7 @@ impl Running {
 
     /// CPU time so far, with that of the commands which it ran and waited for.
     pub(super) fn cpu(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        let ticks: f64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(4)
-            .filter_map(|field| field.parse::<f64>().ok())
-            .sum();
-        ticks / TICKS
+        cpu_of(self.id())
     }
 
     /// The most memory that it ever held, in MiB.
@@ -80,6 +72,29 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// CPU seconds of a process so far, with those of the children that it waited for.
+pub(super) fn cpu_of(id: u32) -> f64 {
+    ticks(id, 0, 4)
+}
+
+/// Those of the children alone.
+pub(super) fn cpu_of_children(id: u32) -> f64 {
+    ticks(id, 2, 2)
+}
+
+/// Of utime, stime, cutime and cstime, `count` from `first` on, in seconds.
+fn ticks(id: u32, first: usize, count: usize) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: f64 = fields
+        .split_whitespace()
+        .skip(11 + first)
+        .take(count)
+        .filter_map(|field| field.parse::<f64>().ok())
+        .sum();
+    ticks / TICKS
 }
 
 /// One nginx in one process, which a SIGKILL ends at once.
