@@ -146,14 +146,9 @@ fn communities(value: &str) -> Vec<Community> {
 #[cfg(test)]
 mod tests {
     use super::super::reply::ReplyParser;
+    use super::super::reply::tests::reply;
     use super::*;
     use proptest::prelude::*;
-
-    fn reply(text: &str) -> Reply {
-        let mut parser = ReplyParser::new();
-        parser.handle_bytes(text.as_bytes()).unwrap();
-        parser.poll_reply().unwrap()
-    }
 
     fn service() -> ServiceAddress {
         "192.0.2.69/32".parse().unwrap()

@@ -86,14 +86,9 @@ fn external(words: &[&str]) -> Option<(MetricType, u32)> {
 #[cfg(test)]
 mod tests {
     use super::super::reply::ReplyParser;
+    use super::super::reply::tests::reply;
     use super::*;
     use proptest::prelude::*;
-
-    fn reply(text: &str) -> Reply {
-        let mut parser = ReplyParser::new();
-        parser.handle_bytes(text.as_bytes()).unwrap();
-        parser.poll_reply().unwrap()
-    }
 
     fn service() -> ServiceAddress {
         "192.0.2.69/32".parse().unwrap()

@@ -162,9 +162,16 @@ fn not_bird(line: &[u8]) -> ReplyError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// The first reply in a text.
+    pub(crate) fn reply(text: &str) -> Reply {
+        let mut parser = ReplyParser::new();
+        parser.handle_bytes(text.as_bytes()).unwrap();
+        parser.poll_reply().unwrap()
+    }
 
     const SHOWN: &str = "1007-Table export:\n 192.0.2.69/32 unicast [b 13:08:22.665] * (240)\n \tdev lo\n1008-\tType: device univ\n1012-\tBGP.local_pref: 200\n0000 \n";
 

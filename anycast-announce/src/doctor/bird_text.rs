@@ -296,15 +296,11 @@ pub fn router_id(reply: &Reply) -> Option<String> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    pub(crate) use crate::bird::reply::tests::reply;
+
     use super::*;
     use crate::bird::reply::ReplyParser;
     use proptest::prelude::*;
-
-    pub(crate) fn reply(text: &str) -> Reply {
-        let mut parser = ReplyParser::new();
-        parser.handle_bytes(text.as_bytes()).unwrap();
-        parser.poll_reply().unwrap()
-    }
 
     /// As BIRD 2.0.12 prints it, with graceful restart and OSPF.
     pub(crate) const PROTOCOLS: &str = include_str!("data/bird_protocols.txt");

@@ -23,17 +23,6 @@ const COUNT: u32 = 1000;
 /// Demotions of each.
 const ROUNDS: usize = 3;
 
-const SUBJECTS: [Subject; 8] = [
-    Subject::Loopback(Kind::Bird),
-    Subject::Loopback(Kind::Frr),
-    Subject::Daemon(Kind::Bird),
-    Subject::Daemon(Kind::Frr),
-    Subject::Protocol,
-    Subject::Include,
-    Subject::RouteMap,
-    Subject::Script,
-];
-
 pub(super) fn run() -> Result<String, Failure> {
     let mut text = format!(
         "\n## {COUNT} prefixes of one node, demoted in one batch\n\n\
@@ -41,7 +30,9 @@ pub(super) fn run() -> Result<String, Failure> {
          UPDATEs sent | withdrawals |\n|---|--:|--:|--:|--:|--:|\n"
     );
     let mut missing = String::new();
-    for subject in SUBJECTS {
+    // exabgp is set up here with one address alone.
+    let subjects = Subject::ALL.into_iter();
+    for subject in subjects.filter(|subject| *subject != Subject::Exabgp) {
         match measure(subject) {
             Ok(row) => text += &row,
             Err(error) => missing += &super::not_measured(subject, &error),
