@@ -30,6 +30,7 @@
 //! | [`invariants`] | one function for each safety property F1 to F11 | none |
 //! | `record` | a machine's inputs written down, and replayed (feature `record`) | none |
 //! | `node` | the driver (feature `node`) | tokio |
+//! | `mesh` | the nodes of a fleet, talking to each other (feature `mesh`) | tokio, quinn |
 //! | `admin` | `/status`, `/healthz` (feature `admin`) | tokio |
 //! | `config` | tables shared by the binaries' files (feature `config`) | none |
 //!
@@ -49,6 +50,8 @@ pub mod health;
 pub mod intent_store;
 pub mod invariants;
 pub mod machine;
+#[cfg(feature = "mesh")]
+pub mod mesh;
 #[cfg(feature = "node")]
 pub mod node;
 pub mod reconcile;
