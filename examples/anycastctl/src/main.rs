@@ -20,6 +20,7 @@
 mod address;
 mod ask;
 mod doctor;
+mod identity;
 mod model;
 mod replay;
 mod screen;
@@ -33,6 +34,7 @@ use std::time::Duration;
 
 use anycast_core::ServiceName;
 use anycast_core::admin::{AdminAddress, Token, TokenError};
+use anycast_core::mesh::identity::IdentityError;
 use anycast_core::record::MAX_RECORD;
 use clap::{Args, Parser, Subcommand};
 use hyper::{Method, StatusCode};
@@ -130,6 +132,9 @@ enum Command {
     /// no node and changes nothing. Exit status: 0 nothing found, 1 warnings, 2 traps, 3 not
     /// everything could be looked at
     Doctor(Box<doctor::Look>),
+    /// A node's key for the mesh, and the fingerprint by which its peers know it. Asks no node
+    #[command(subcommand)]
+    Identity(identity::Key),
     /// Lift a drain or a withdrawal: health decides again
     Undrain {
         /// Which service
@@ -195,6 +200,8 @@ enum Failure {
     Replay(#[from] ReplayError),
     #[error(transparent)]
     Doctor(#[from] doctor::DoctorError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error("the order stands, but is not in force yet; anycastctl explain {service} says more")]
     NotInForce { service: ServiceName },
 }
@@ -223,6 +230,7 @@ impl Failure {
             | Self::Output(_)
             | Self::NoService { .. }
             | Self::Replay(_)
+            | Self::Identity(_)
             | Self::NotInForce { .. } => 1,
         }
     }
@@ -243,6 +251,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Replay { file, all } => replay::run(&file, all, screen)?,
         Command::Doctor(look) => return Ok(doctor::run(*look, screen)?),
+        Command::Identity(key) => {
+            screen::write(&key.run()?)?;
+        }
         command @ (Command::Status { .. }
         | Command::Checks { .. }
         | Command::Explain { .. }
@@ -266,7 +277,7 @@ fn ask(node_given: Which, command: Command, screen: Screen) -> Result<(), Failur
     let given = Given { admin, socket, url };
     let address = given.resolve(variable.as_deref()).map_err(Failure::Usage)?;
     match command {
-        Command::Replay { .. } | Command::Doctor(_) => {} // they need no node
+        Command::Replay { .. } | Command::Doctor(_) | Command::Identity(_) => {} // they need no node
         Command::Record { service } => record(&address, token_file, service)?,
         Command::Status { json: true, .. } => {
             let answer = Question::read(&address, "/status").ask()?;

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`announce`] | the table `[announce]` |
+//! | [`mesh`] | the table `[mesh]` |
 //! | [`log`] | the log on stderr that never delays the service |
 //! | [`privileges`] | dropping every capability that is not needed |
 //! | [`signals`] | SIGTERM, SIGINT and SIGHUP |
@@ -13,6 +14,7 @@
 
 pub mod announce;
 pub mod log;
+pub mod mesh;
 pub mod privileges;
 pub mod signals;
 pub mod terminal;

@@ -2,6 +2,8 @@
 //!
 //! ```toml
 //! [node]              name, domain, state_dir, admin
+//! [mesh]              listen, identity; [[mesh.peer]] name, address, fingerprints: see
+//!                     `anycast_daemon::mesh`
 //! [announce]          kind = "loopback" | "bird" | "frr" and the keys of that kind, see
 //!                     `anycast_daemon::announce`: the default of every service
 //! [[service]]         name, state = "active" | "removed", addresses, role, rank, fail_safe,
@@ -27,6 +29,7 @@ use anycast_core::machine::{Identity, Policy};
 use anycast_core::node::{CheckSpec, OnStop};
 use anycast_core::service::{NodeName, ServiceAddress};
 use anycast_daemon::announce::{Announce, AnnounceKind, AnnounceTable};
+use anycast_daemon::mesh::MeshTable;
 use anycast_daemon::privileges::CapabilitySet;
 use serde::Deserialize;
 use toml::Spanned;
@@ -37,6 +40,7 @@ use self::service::{StateKey, Table};
 #[serde(deny_unknown_fields)]
 struct File {
     node: NodeTable,
+    mesh: Option<MeshTable>,
     #[serde(default)]
     announce: AnnounceTable,
     #[serde(default)]
@@ -79,6 +83,8 @@ impl Service {
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) node: NodeTable,
+    /// Without it the node decides alone.
+    pub(crate) mesh: Option<MeshTable>,
     /// In the order of the file; at least one.
     pub(crate) services: Vec<Service>,
     /// What the checks need beyond an ordinary user's rights.
@@ -123,8 +129,12 @@ impl Config {
                 .map_err(|reason| source.fault(at, &format!("[[service]] {reason}")))?;
             services.push(service);
         }
+        if let Some(mesh) = &file.mesh {
+            mesh.check(source.path(), &file.node.name, owners.keys())?;
+        }
         Ok(Self {
             node: file.node,
+            mesh: file.mesh,
             services,
             needs: source.tables::<toml::Table>().map(|t| needs::of(&t))?,
         })
@@ -145,6 +155,7 @@ impl Config {
                 "[node] state_dir",
             ),
             (self.node.admin != new.node.admin, "[node] admin"),
+            (self.mesh != new.mesh, "[mesh]"),
             (
                 !self.needs.contains(new.needs),
                 "a [[service.check]] that needs a capability, which is dropped at the start",

@@ -2,8 +2,8 @@
 //!
 //! **Start**: the admin endpoint is bound, the kernel and the routing daemons are asked whether
 //! they can be used, then all services are started on one node, each with an announcer of its
-//! own. A routing daemon that is not up yet is waited for. What is in force is adopted, so that a restart after a crash, or
-//! under `on_stop = "keep"`, moves no route.
+//! own. A routing daemon that is not up yet is waited for, and so is a peer of the mesh. What is in
+//! force is adopted, so that a restart after a crash, or under `on_stop = "keep"`, moves no route.
 //!
 //! **SIGHUP** reads the file again: see [`reload`].
 //!
@@ -21,8 +21,10 @@ use anycast_announce::kernel::KernelShare;
 use anycast_core::ServiceName;
 use anycast_core::admin::{Admin, AdminError};
 use anycast_core::machine::FailSafe;
+use anycast_core::mesh::fleet;
 use anycast_core::node::{Node, NodeError, OnStop, ServiceSpec, StateDir};
 use anycast_daemon::announce::CannotAnnounce;
+use anycast_daemon::mesh::CannotMesh;
 use anycast_daemon::signals::{Signals, Wake};
 use tokio::runtime::Handle;
 
@@ -42,6 +44,8 @@ pub(crate) enum DaemonError {
     Node(#[from] NodeError),
     #[error(transparent)]
     Announce(#[from] CannotAnnounce),
+    #[error(transparent)]
+    Mesh(#[from] CannotMesh),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
     #[error("{0}: its decision loop or its announcer died; see the log")]
@@ -65,8 +69,17 @@ pub(crate) async fn run(
         Some(address) => Some(Admin::bind(address).await?),
         None => None,
     };
+    let (name, state_dir) = (&config.node.name, &config.node.state_dir);
+    let mesh = config.mesh.as_ref().map(|mesh| mesh.start(name, state_dir));
+    // Dropped at the end of this function: peers hear of this node until its services are down.
+    let mesh = mesh.transpose()?;
     let node = start(&config, probes).await?;
     let steering = node.handle();
+    let services: Vec<_> = config.services.iter().map(Service::name).cloned().collect();
+    let joined = mesh
+        .as_ref()
+        .map(|mesh| fleet::join(&steering, mesh, &services));
+    let _joined = joined.transpose()?;
     let shown = Shown::new(path, &config);
     // Dropped at the end of this function, and with it the socket's file.
     let admin = async {
@@ -146,8 +159,8 @@ fn warn_about(service: &Service) {
     if service.policy.fail_safe != FailSafe::Demote {
         tracing::warn!(
             service = %service.name(),
-            "fail_safe = \"withdraw\" needs the consent of peers, and this release has no mesh \
-             to ask them over: this node only ever demotes"
+            "fail_safe = \"withdraw\" needs the consent of peers, and this release does not ask \
+             for it over the mesh yet: this node only ever demotes"
         );
     }
 }
