@@ -6,6 +6,9 @@
 //! | `GET /metrics` | 200, [OpenMetrics text](#metrics) |
 //! | `GET /healthz` | 200 `ok` while every decision loop runs and what it decided is in force; else 503 and the reasons, a line each. It speaks of this process, not of the route: a demoted node is `ok` |
 //! | `GET /services/NAME/record` | 200, the service's [record](crate::record) since the node started, for whoever may give orders |
+//! | `GET /sync` | 200, every [data set](DataSet) by name: `ready`, `reason`, `lag`, `peers`, `force` (the last order to reconcile: `number`, `running`, and `did` or `error`) and `details` |
+//! | `GET /sync/NAME`, `GET /sync/NAME/diff` | 200, one of them; what differs, by peer and item |
+//! | `POST /sync/NAME/force` | begins to reconcile it completely, from whomever orders are taken; 200 and the state of that, to be looked at again in `GET /sync/NAME` |
 //! | `POST /services/NAME/drain` | demotes the service on this node, whatever its health |
 //! | `POST /services/NAME/withdraw` | withdraws its routes from this node |
 //! | `POST /services/NAME/undrain` | lifts either; health decides again |
@@ -101,6 +104,7 @@ mod accept;
 mod access;
 mod answer;
 mod config;
+mod data_sets;
 mod metrics;
 mod names;
 mod order;
@@ -124,6 +128,7 @@ pub use self::config::{
     AdminAddress, AdminAddressError, AdminConfig, GROUP_SOCKET_MODE, MAX_LISTENERS, Principal,
     SOCKET_MODE,
 };
+pub use self::data_sets::DataSet;
 pub use self::order::SETTLE;
 use self::socket::SocketFile;
 pub use self::token::{MAX_TOKEN, MIN_TOKEN, Token, TokenError};
@@ -194,6 +199,7 @@ pub struct Admin {
     /// never drops what is in a task.
     files: Vec<SocketFile>,
     sections: Vec<Section>,
+    data_sets: Vec<DataSet>,
     token_file: Option<PathBuf>,
 }
 
@@ -235,6 +241,7 @@ impl Admin {
             listeners,
             files,
             sections: Vec::new(),
+            data_sets: Vec::new(),
             token_file: config.token_file().map(PathBuf::from),
         })
     }
@@ -270,6 +277,13 @@ impl Admin {
         self
     }
 
+    /// Shows a data set, and takes the order to reconcile it. Of two of one name the first counts.
+    #[must_use]
+    pub fn with_data_set(mut self, data_set: DataSet) -> Self {
+        self.data_sets.push(data_set);
+        self
+    }
+
     /// The first TCP address it listens on, where it does.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
@@ -284,6 +298,7 @@ impl Admin {
         let sources = Arc::new(Sources {
             node,
             sections: self.sections,
+            data_sets: self.data_sets,
             token_file: self.token_file,
             counts: Counts::default(),
             refusals: RefusalLog::default(),

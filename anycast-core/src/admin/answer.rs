@@ -18,7 +18,7 @@ use super::accept::Progress;
 use super::access::{self, Peer, Refusal, RefusalLog};
 use super::metrics;
 use super::order::{Order, OrderError, Verb};
-use super::{MAX_BODY, Section};
+use super::{DataSet, MAX_BODY, Section};
 use crate::health::Reason;
 use crate::node::{NodeError, NodeHandle};
 use crate::service::ServiceName;
@@ -33,12 +33,13 @@ const RECORD_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_DISCARDED: usize = 16 * MAX_BODY;
 /// What is answered where nothing is served.
 const PATHS: &str = "try GET /status, /metrics, /healthz or /services/NAME/record, or POST \
-                     /services/NAME/drain, undrain or withdraw";
+                     /services/NAME/drain, undrain or withdraw; data sets are under /sync";
 
 /// What requests are answered from; shared by all connections.
 pub(super) struct Sources {
     pub(super) node: NodeHandle,
     pub(super) sections: Vec<Section>,
+    pub(super) data_sets: Vec<DataSet>,
     pub(super) token_file: Option<PathBuf>,
     pub(super) counts: Counts,
     pub(super) refusals: RefusalLog,
@@ -85,6 +86,9 @@ pub(super) async fn answer(
             not_served(Some("GET, HEAD"))
         };
     }
+    if let Some(asked) = sync_of(path, sources) {
+        return sync(request, asked, peer, sources, progress).await;
+    }
     match (read, order_of(path)) {
         (Some(page), _) if is_read => {
             progress.answering();
@@ -117,6 +121,102 @@ fn order_of(path: &str) -> Option<(ServiceName, Verb)> {
 fn record_of(path: &str) -> Option<ServiceName> {
     let name = path.strip_prefix("/services/")?.strip_suffix("/record")?;
     ServiceName::new(name).ok()
+}
+
+/// What is asked of data sets.
+enum OfSync {
+    All,
+    One(usize),
+    Diff(usize),
+    Force(usize),
+}
+
+/// `/sync`, `/sync/NAME`, `/sync/NAME/diff` or `/sync/NAME/force`, of a data set that there is.
+fn sync_of(path: &str, sources: &Sources) -> Option<OfSync> {
+    let rest = path.strip_prefix("/sync")?;
+    if rest.is_empty() {
+        return Some(OfSync::All);
+    }
+    let rest = rest.strip_prefix('/')?;
+    let (name, verb) = rest
+        .split_once('/')
+        .map_or((rest, None), |(name, verb)| (name, Some(verb)));
+    let number = sources
+        .data_sets
+        .iter()
+        .position(|one| one.name() == name)?;
+    match verb {
+        None => Some(OfSync::One(number)),
+        Some("diff") => Some(OfSync::Diff(number)),
+        Some("force") => Some(OfSync::Force(number)),
+        Some(_) => None,
+    }
+}
+
+/// Answers what is asked of data sets.
+async fn sync(
+    request: Request<Incoming>,
+    asked: OfSync,
+    peer: &Peer,
+    sources: &Arc<Sources>,
+    progress: &Progress,
+) -> Answer {
+    let is_order = matches!(asked, OfSync::Force(_));
+    let is_right = if is_order {
+        *request.method() == Method::POST
+    } else {
+        matches!(*request.method(), Method::GET | Method::HEAD)
+    };
+    let (head, incoming) = request.into_parts();
+    // What the client still sends is read, or the answer would be lost in a reset.
+    let _ = body(incoming).await;
+    progress.answering();
+    if !is_right {
+        return not_served(Some(if is_order { "POST" } else { "GET, HEAD" }));
+    }
+    let unreadable =
+        |why: serde_json::Error| error(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string());
+    match asked {
+        OfSync::All => {
+            let mut all = std::collections::BTreeMap::new();
+            for data_set in &sources.data_sets {
+                match data_set.answer().await {
+                    Ok(answer) => all.entry(data_set.name()).or_insert(answer),
+                    Err(why) => return unreadable(why),
+                };
+            }
+            json(StatusCode::OK, &all)
+        }
+        OfSync::One(number) => match sources.data_sets[number].answer().await {
+            Ok(answer) => json(StatusCode::OK, &answer),
+            Err(why) => unreadable(why),
+        },
+        OfSync::Diff(number) => {
+            let turn = Arc::clone(&sources.maker).acquire_owned().await.ok();
+            let sources = Arc::clone(sources);
+            let made = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                sources.data_sets[number].diff()
+            });
+            match made.await {
+                Ok(Some(Ok(diff))) => json(StatusCode::OK, &diff),
+                Ok(Some(Err(why))) => unreadable(why),
+                Ok(None) => error(StatusCode::NOT_FOUND, "it does not say what differs"),
+                Err(why) => error(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),
+            }
+        }
+        OfSync::Force(number) => {
+            let token_file = sources.token_file.as_deref();
+            let admitted = access::admit(peer, &head.uri, &head.headers, token_file).await;
+            if let Err(refusal) = admitted {
+                return refuse(&refusal, peer, head.uri.path(), sources);
+            }
+            let data_set = &sources.data_sets[number];
+            let by = who(peer).await;
+            tracing::info!(data_set = data_set.name(), by, "ordered to reconcile");
+            json(StatusCode::OK, &data_set.force())
+        }
+    }
 }
 
 fn not_served(allowed: Option<&'static str>) -> Answer {

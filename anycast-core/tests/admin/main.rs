@@ -12,6 +12,7 @@
 #![cfg(all(feature = "admin", feature = "testing"))]
 
 mod bad_input;
+mod data_sets;
 #[cfg(feature = "checks")]
 mod full_disk;
 mod log;

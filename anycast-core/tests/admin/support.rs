@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anycast_core::admin::{Admin, AdminConfig};
+use anycast_core::admin::{Admin, AdminConfig, DataSet};
 use anycast_core::announce::{InForce, Preference, Role};
 use anycast_core::health::Severity;
 use anycast_core::machine::{Identity, PeerReport, Phase, Policy, Readiness, ReadinessState};
@@ -16,8 +16,10 @@ use anycast_core::testing::fakes::{Behaviour, RecordingAnnouncer, ScriptedCheck}
 use anycast_core::{CheckName, NodeName, ServiceAddresses, ServiceName, Verdict};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+
+use crate::data_sets::Files;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const TOKEN: &str = "a-token-of-the-tests-alone";
@@ -32,6 +34,8 @@ pub(crate) struct Endpoint {
     pub(crate) running: JoinHandle<()>,
     /// Of the input of readiness `clock`, where there is one.
     pub(crate) clock: Option<watch::Sender<Readiness>>,
+    /// Lets the data set `files` end to reconcile.
+    pub(crate) files: Arc<Notify>,
 }
 
 impl Endpoint {
@@ -174,6 +178,11 @@ impl Endpoint {
             })
             .with_gauges("tftp", &["in_flight"])
             .with_section("node", || "taken");
+        let files = Files::default();
+        let may_end = Arc::clone(&files.0);
+        let files = DataSet::new("files", Arc::new(files))
+            .with_diff(|| std::collections::BTreeMap::from([("fra1", ["boot/linux"])]));
+        let admin = admin.with_data_set(files);
         let address = admin.local_addr().unwrap();
         let running = tokio::spawn(admin.run(node.handle()));
         Self {
@@ -185,6 +194,7 @@ impl Endpoint {
             folder,
             running,
             clock: None,
+            files: may_end,
         }
     }
 
