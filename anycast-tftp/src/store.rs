@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 #[cfg(feature = "fs")]
@@ -168,6 +169,16 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`OpenError`].
     fn open(&self, name: &FileName) -> Result<Arc<dyn Content>, OpenError>;
+
+    /// As [`open`](Self::open), for this client. A store in which several files belong together
+    /// gives a client that has begun with one generation of them the same generation of the others.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    fn open_for(&self, name: &FileName, client: IpAddr) -> Result<Arc<dyn Content>, OpenError> {
+        let _ = client;
+        self.open(name)
+    }
 
     /// Begins a file. May block. Nothing is visible before [`Upload::commit`].
     ///

@@ -4,6 +4,7 @@
 //! where blocking is allowed ([`StoreRequest::run`]), in any order and at any time, and hands
 //! each [`StoreReply`] back. A session has one request out at a time.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -35,6 +36,8 @@ pub enum StoreRequest {
         id: JobId,
         /// Which file.
         name: FileName,
+        /// For whom: of files that belong together a client gets one generation.
+        client: IpAddr,
     },
     /// Begin a file.
     Create {
@@ -267,7 +270,9 @@ impl StoreRequest {
     #[must_use]
     pub fn run(self, store: &dyn Store) -> Option<StoreReply> {
         Some(match self {
-            Self::Open { id, name } => StoreReply::Opened(id, store.open(&name)),
+            Self::Open { id, name, client } => {
+                StoreReply::Opened(id, store.open_for(&name, client))
+            }
             Self::Create {
                 id,
                 name,

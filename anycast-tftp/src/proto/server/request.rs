@@ -178,7 +178,11 @@ impl Server {
         let job = out.job(id, session, true);
         let name = session.name.clone();
         out.requests.push_back(match slot {
-            None => StoreRequest::Open { id: job, name },
+            None => StoreRequest::Open {
+                id: job,
+                name,
+                client: flow.remote.ip(),
+            },
             Some(slot) => StoreRequest::Create {
                 id: job,
                 name,
