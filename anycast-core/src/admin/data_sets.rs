@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::service::NodeName;
 use crate::sync::{Forced, Lag, PeerStatus, Sync, SyncError};
 
 /// A data set of this node, for [`Admin::with_data_set`](super::Admin::with_data_set).
@@ -44,13 +45,53 @@ pub(super) struct Run {
 /// What `GET /sync/NAME` answers.
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
+    /// Absent: it cannot say.
+    #[serde(skip_serializing_if = "Option::is_none")]
     ready: Option<bool>,
     reason: String,
-    lag: Option<Lag>,
-    peers: Vec<PeerStatus>,
+    lag: LagShown,
+    peers: Vec<PeerShown>,
     force: Run,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct PeerShown {
+    peer: NodeName,
+    lag: LagShown,
+}
+
+/// `state` is `none`, `behind` or `unknown`; the rest is there if it is behind.
+#[derive(Debug, Serialize)]
+struct LagShown {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_s: Option<f64>,
+}
+
+impl From<Lag> for LagShown {
+    fn from(lag: Lag) -> Self {
+        let (state, behind) = match lag {
+            Lag::None => ("none", None),
+            Lag::Behind { items, age } => ("behind", Some((items, age.as_secs_f64()))),
+            Lag::Unknown => ("unknown", None),
+        };
+        Self {
+            state,
+            items: behind.map(|(items, _)| items),
+            age_s: behind.map(|(_, age)| age),
+        }
+    }
+}
+
+impl From<PeerStatus> for PeerShown {
+    fn from(PeerStatus { peer, lag }: PeerStatus) -> Self {
+        let lag = lag.into();
+        Self { peer, lag }
+    }
 }
 
 impl DataSet {
@@ -104,8 +145,8 @@ impl DataSet {
         Ok(Answer {
             ready,
             reason,
-            lag: self.data.lag().await.ok(),
-            peers,
+            lag: self.data.lag().await.unwrap_or(Lag::Unknown).into(),
+            peers: peers.into_iter().map(PeerShown::from).collect(),
             force: self.run().clone(),
             details: self.details.as_ref().map(|tell| tell()).transpose()?,
         })

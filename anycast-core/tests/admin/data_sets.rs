@@ -47,7 +47,9 @@ async fn a_data_set_says_how_it_is_and_what_differs() {
     assert_eq!(one, all["files"]);
     assert_eq!(one["reason"], "2 files are missing");
     assert_eq!(one["peers"][0]["peer"], "fra1");
-    assert_eq!(one["lag"]["Behind"]["items"], 2);
+    let lag = serde_json::json!({"state": "behind", "items": 2, "age_s": 3.0});
+    assert_eq!(one["lag"], lag);
+    assert_eq!(one["peers"][0]["lag"], lag);
     assert_eq!(one["force"]["number"], 0);
     let diff = endpoint.get("/sync/files/diff").await.json();
     assert_eq!(diff["fra1"][0], "boot/linux");

@@ -24,6 +24,7 @@ mod identity;
 mod model;
 mod replay;
 mod screen;
+mod sync;
 mod text;
 mod view;
 
@@ -132,6 +133,9 @@ enum Command {
     /// no node and changes nothing. Exit status: 0 nothing found, 1 warnings, 2 traps, 3 not
     /// everything could be looked at
     Doctor(Box<doctor::Look>),
+    /// What this node holds of the data that is the same at every site, and how peers compare
+    #[command(subcommand)]
+    Sync(sync::Sync),
     /// A node's key for the mesh, and the fingerprint by which its peers know it. Asks no node
     #[command(subcommand)]
     Identity(identity::Key),
@@ -202,6 +206,14 @@ enum Failure {
     Doctor(#[from] doctor::DoctorError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error("this node synchronises nothing")]
+    NoDataSets,
+    #[error("this node has no data {name}; it has: {others}")]
+    NoDataSet { name: String, others: String },
+    #[error("which data? name one of: {others}")]
+    WhichDataSet { others: String },
+    #[error("{name} was not reconciled: {why}")]
+    Reconcile { name: String, why: String },
     #[error("the order stands, but is not in force yet; anycastctl explain {service} says more")]
     NotInForce { service: ServiceName },
 }
@@ -212,6 +224,7 @@ impl Failure {
             Self::Doctor(error) => error.exit_status(),
             Self::Usage(_)
             | Self::WhichService { .. }
+            | Self::WhichDataSet { .. }
             | Self::Ask(AskError::Refused {
                 status: StatusCode::BAD_REQUEST,
                 ..
@@ -231,6 +244,9 @@ impl Failure {
             | Self::NoService { .. }
             | Self::Replay(_)
             | Self::Identity(_)
+            | Self::NoDataSets
+            | Self::NoDataSet { .. }
+            | Self::Reconcile { .. }
             | Self::NotInForce { .. } => 1,
         }
     }
@@ -260,6 +276,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         | Command::Drain(_)
         | Command::Withdraw(_)
         | Command::Record { .. }
+        | Command::Sync(_)
         | Command::Undrain { .. }) => ask(arguments.node, command, screen)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -279,6 +296,7 @@ fn ask(node_given: Which, command: Command, screen: Screen) -> Result<(), Failur
     match command {
         Command::Replay { .. } | Command::Doctor(_) | Command::Identity(_) => {} // they need no node
         Command::Record { service } => record(&address, token_file, service)?,
+        Command::Sync(sync) => sync.run(&address, token_file, screen)?,
         Command::Status { json: true, .. } => {
             let answer = Question::read(&address, "/status").ask()?;
             // Read all the same, so that what is printed is JSON.

@@ -3,6 +3,8 @@
 //! A newer node may say more, which is passed over; what an older one does not say is shown as
 //! `-`.
 
+pub(crate) mod sync;
+
 use serde::Deserialize;
 
 /// `/status`.

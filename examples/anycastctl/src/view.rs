@@ -4,6 +4,7 @@ pub(crate) mod checks;
 pub(crate) mod explain;
 pub(crate) mod order;
 pub(crate) mod status;
+pub(crate) mod sync;
 
 use crate::model::{Check, Drain, Intent, Service};
 use crate::text::{Span, Style, age};

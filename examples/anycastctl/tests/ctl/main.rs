@@ -8,6 +8,7 @@
 mod orders;
 mod records;
 mod support;
+mod sync;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};

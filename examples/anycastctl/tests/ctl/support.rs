@@ -3,15 +3,18 @@
 use std::num::NonZeroU32;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anycast_core::admin::{Admin, AdminConfig};
+use anycast_core::admin::{Admin, AdminConfig, DataSet};
 use anycast_core::announce::Preference;
 use anycast_core::health::Verdict;
 use anycast_core::machine::{Identity, PeerReport, Policy};
 use anycast_core::node::{CheckSpec, Node, ServiceSpec};
+use anycast_core::sync::{self, Forced, Lag, PeerStatus, Status, SyncError};
 use anycast_core::testing::fakes::{Behaviour, RecordingAnnouncer, ScriptedCheck};
 use anycast_core::{NodeName, Role, ServiceAddresses};
+use async_trait::async_trait;
 
 /// Long enough for the noisiest machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -104,6 +107,7 @@ pub(crate) fn start_with(
         spec.observe_every = Duration::from_secs(1);
         node.start(spec).unwrap();
         let admin = Admin::bind(config).await.unwrap();
+        let admin = admin.with_data_set(files());
         let address = admin.local_addr().map(|address| address.to_string());
         let address = address.unwrap_or_else(|| config.addresses()[0].to_string());
         tokio::spawn(admin.run(node.handle()));
@@ -123,6 +127,59 @@ pub(crate) fn start_with(
         node,
         runtime,
     }
+}
+
+/// Behind fra1 by two files until it is told to reconcile.
+#[derive(Debug, Default)]
+struct Files(AtomicBool);
+
+#[async_trait]
+impl sync::Sync for Files {
+    async fn status(&self) -> Result<Status, SyncError> {
+        let lag = self.lag().await?;
+        let ready = lag == Lag::None;
+        let reason = if ready {
+            "as the fleet has it"
+        } else {
+            "2 files are missing"
+        };
+        let mut status = Status::new(ready, reason);
+        status.peers.push(PeerStatus {
+            peer: "fra1".parse().unwrap(),
+            lag,
+        });
+        Ok(status)
+    }
+
+    async fn lag(&self) -> Result<Lag, SyncError> {
+        let age = Duration::from_secs(75);
+        let behind = Lag::Behind { items: 2, age };
+        Ok(if self.0.load(Ordering::Relaxed) {
+            Lag::None
+        } else {
+            behind
+        })
+    }
+
+    async fn force(&self) -> Result<Forced, SyncError> {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let first = !self.0.swap(true, Ordering::Relaxed);
+        Ok(Forced {
+            compared: 9,
+            fetched: if first { 2 } else { 0 },
+            ..Forced::default()
+        })
+    }
+}
+
+fn files() -> DataSet {
+    let item =
+        serde_json::json!({"item": "boot/linux", "there": "1.5 MiB", "why": "being fetched"});
+    let diff =
+        serde_json::json!({"fra1": {"items": [item], "more": 1}, "lon1": {"error": "it is down"}});
+    DataSet::new("files", Arc::new(Files::default()))
+        .with_details(|| serde_json::json!({"files": 9, "troubles": ["a/b: the disk is full"]}))
+        .with_diff(move || diff.clone())
 }
 
 /// The command, in an environment that names no node.
