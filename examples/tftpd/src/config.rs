@@ -7,6 +7,10 @@
 //!             severity
 //! [announce]  kind = "loopback" | "bird" | "frr" | "none" and the keys of that kind, see
 //!             `anycast_daemon::announce`
+//! [mesh]      listen, identity; [[mesh.peer]] name, address, fingerprints: see
+//!             `anycast_daemon::mesh`
+//! [sync]      mode, origin, max_lag, settle, hold, rescan; [[sync.group]] name, files: see
+//!             `sync.rs`
 //! [tftp]      root, port, writes, mtu, max_blksize, max_windowsize, block_wrap,
 //!             max_sessions, max_sessions_per_prefix, max_upload, max_uploads,
 //!             max_upload_total, drain_timeout
@@ -28,11 +32,14 @@ use anycast_core::health::BuildCheck;
 use anycast_core::machine::{Identity, Policy};
 use anycast_core::node::{CheckSpec, OnStop};
 use anycast_daemon::announce::{Announce, AnnounceTable};
+use anycast_daemon::mesh::MeshTable;
 use anycast_tftp::health::{Proof, TftpCheck};
 use anycast_tftp::proto::settings::Settings;
 use anycast_tftp::proto::transfer::Rollover;
 use anycast_tftp::store::{FileName, FsStore, WritePolicy};
 use serde::Deserialize;
+
+use crate::sync::{SyncConfig, SyncTable};
 
 /// Default of `[tftp] drain_timeout`.
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,6 +52,8 @@ struct File {
     #[serde(default)]
     check: Vec<CheckTable>,
     announce: AnnounceTable,
+    mesh: Option<MeshTable>,
+    sync: Option<SyncTable>,
     tftp: TftpTable,
 }
 
@@ -92,6 +101,10 @@ pub(crate) struct Config {
     pub(crate) on_stop: OnStop,
     pub(crate) checks: Vec<CheckSpec>,
     pub(crate) announce: Announce,
+    /// Without it the node decides alone.
+    pub(crate) mesh: Option<MeshTable>,
+    /// Without it the files are the operator's to copy. Not without `mesh`.
+    pub(crate) sync: Option<SyncConfig>,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) tftp: Settings,
     pub(crate) root: PathBuf,
@@ -145,12 +158,15 @@ impl Config {
             let reason = format!("{folder} is not an absolute path");
             return Err(invalid(path, "[node] state_dir", reason));
         }
+        let sync = mesh_and_sync(path, &file, &identity)?;
         Ok(Self {
             policy: file.service.policy(path)?,
             on_stop: file.service.on_stop(path)?,
             tftp: settings(path, &file)?,
             store: store(path, &file.tftp.root)?,
             root: file.tftp.root,
+            mesh: file.mesh,
+            sync,
             node: file.node,
             identity,
             checks,
@@ -187,6 +203,12 @@ impl Config {
             (role != new.identity.role, "[service] role"),
             (self.on_stop != new.on_stop, "[service] on_stop"),
             (self.announce != new.announce, "[announce]"),
+            (self.mesh != new.mesh, "[mesh]"),
+            (self.sync != new.sync, "[sync]"),
+            (
+                self.sync.is_some() && self.root != new.root,
+                "[tftp] root of a folder with [sync]",
+            ),
             (self.listen != new.listen, "[tftp] port"),
         ]
         .into_iter()
@@ -207,6 +229,32 @@ impl TftpCheckTable {
         Ok(Arc::new(move || {
             Box::new(check.clone()) as Box<dyn HealthCheck>
         }))
+    }
+}
+
+/// Checks both tables, and resolves the second.
+fn mesh_and_sync(
+    path: &Path,
+    file: &File,
+    identity: &Identity,
+) -> Result<Option<SyncConfig>, ConfigError> {
+    let node = &file.node.name;
+    if let Some(mesh) = &file.mesh {
+        let addresses: Vec<_> = identity.addresses.iter().collect();
+        mesh.check(path, node, addresses.iter())?;
+    }
+    match (&file.sync, &file.mesh) {
+        (None, _) => Ok(None),
+        (Some(_), None) => Err(invalid(
+            path,
+            "[sync]",
+            "needs [mesh]: files come from the other nodes; add [mesh] and its peers",
+        )),
+        (Some(sync), Some(mesh)) => {
+            let peers = mesh.peer.iter().map(|peer| &peer.name);
+            let nodes: Vec<_> = peers.chain([node]).collect();
+            sync.resolve(path, &nodes).map(Some)
+        }
     }
 }
 

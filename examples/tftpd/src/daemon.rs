@@ -1,7 +1,8 @@
 //! The life of the daemon: start, reload, drain, stop.
 //!
 //! **Start**: sockets are bound before anything is announced, so that a client that arrives
-//! finds a listener. Then the admin endpoint, then the node. An operator's order from before
+//! finds a listener. Then the admin endpoint, the mesh (a peer that is not there is waited for by
+//! nobody), then the node. An operator's order from before
 //! the restart, kept in `state_dir`, is in force again before anything is announced.
 //!
 //! **SIGHUP** reads the file again. A file that cannot be used, or that changes what only a
@@ -28,8 +29,10 @@ use anycast_core::admin::{Admin, AdminError};
 use anycast_core::announce::Announcer;
 use anycast_core::drain::CONVERGE;
 use anycast_core::machine::FailSafe;
+use anycast_core::mesh::fleet;
 use anycast_core::node::{Node, NodeError, NodeHandle, OnStop, ServiceSpec, StateDir};
 use anycast_daemon::announce::{Announce, CannotAnnounce};
+use anycast_daemon::mesh::CannotMesh;
 use anycast_daemon::signals::{Signals, Wake};
 use anycast_tftp::server::{BindError, RunError, Server, ServerConfig, ServerHandle};
 use tokio::runtime::Handle;
@@ -48,6 +51,8 @@ pub(crate) enum DaemonError {
     Node(#[from] NodeError),
     #[error(transparent)]
     Announce(#[from] CannotAnnounce),
+    #[error(transparent)]
+    Mesh(#[from] CannotMesh),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
     #[error("the server stopped by itself: {0}")]
@@ -79,6 +84,10 @@ pub(crate) async fn run(
         Some(address) => Some(Admin::bind(address).await?),
         None => None,
     };
+    let (name, state_dir) = (&config.node.name, &config.node.state_dir);
+    let mesh = config.mesh.as_ref().map(|mesh| mesh.start(name, state_dir));
+    // Dropped at the end of this function: peers hear of this node until it serves no more.
+    let mesh = mesh.transpose()?;
     let mut node = Node::new(config.node.name.clone()).with_probe_runtime(probes);
     let role = config.identity.role;
     if let Some(announcer) = config.announce.announcer(role, &KernelShare::default()) {
@@ -95,6 +104,11 @@ pub(crate) async fn run(
         node.start(service(&config, announcer, &tftp))?;
     }
     let steering = node.handle();
+    let announced = config.announce != Announce::Nothing;
+    let services = [config.identity.service.clone()];
+    let joined = mesh.as_ref().filter(|_| announced);
+    let joined = joined.map(|mesh| fleet::join(&steering, mesh, &services));
+    let _joined = joined.transpose()?;
     let refused = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&refused);
     // Dropped at the end of this function, and with it the socket's file.

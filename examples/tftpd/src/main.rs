@@ -6,6 +6,7 @@
 
 mod config;
 mod daemon;
+mod sync;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
