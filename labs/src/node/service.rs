@@ -19,9 +19,11 @@ use crate::wait::eventually;
 
 /// Carries the path of the executable from [`build`] to [`Tftpd`]. When it is
 /// set outside, that executable is tested (an installed one) and none is built.
-const EXECUTABLE: &str = "ANYCAST_LABS_TFTPD";
+pub const EXECUTABLE: &str = "ANYCAST_LABS_TFTPD";
 /// The same for `anycast-guard`.
 pub const GUARD: &str = "ANYCAST_LABS_GUARD";
+/// The same for `anycastctl`.
+pub const CTL: &str = "ANYCAST_LABS_CTL";
 /// How long it may take to answer after its start.
 const READY: Duration = Duration::from_secs(30);
 /// The file that the service's own check reads.
@@ -45,6 +47,15 @@ pub fn build() -> Result<Vec<(String, OsString)>, String> {
 pub fn build_guard() -> Result<Vec<(String, OsString)>, String> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     build_once("anycast-guard", GUARD, &BUILT)
+}
+
+/// [`build`] for `anycastctl`, whose executable [`CTL`] names.
+///
+/// # Errors
+/// What cargo said.
+pub fn build_ctl() -> Result<Vec<(String, OsString)>, String> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    build_once("anycastctl", CTL, &BUILT)
 }
 
 fn build_once(
