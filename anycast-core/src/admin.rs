@@ -72,6 +72,9 @@
 //! | `anycast_readiness_ready`, `anycast_readiness_age_seconds` | service, input | inputs of readiness |
 //! | `anycast_fleet_peers` | service, state | how many are preferred, demoted, draining or were never heard |
 //! | `anycast_fleet_oldest_report_age_seconds`, `anycast_fleet_grants` | service | |
+//! | `anycast_mesh_up` | peer | whether there is a connection; the families of the mesh are absent where there is none |
+//! | `anycast_mesh_heard_age_seconds` | peer | time since its last message; absent before the first |
+//! | `anycast_mesh_clock_offset_seconds`, `anycast_mesh_clock_error_seconds` | peer | what its clock is ahead of this node's; absent before it is known |
 //! | `anycast_check_severity` | service, check, severity | whether it counts |
 //! | `anycast_check_phase`, `anycast_check_phase_age_seconds` | service, check, phase | what the check counts as |
 //! | `anycast_check_verdict`, `anycast_check_verdict_age_seconds` | service, check, verdict | what it said last |
@@ -80,6 +83,13 @@
 //! | `anycast_admin_refused_orders_total` | why | orders refused for want of rights, and requests for records |
 //! | `anycast_admin_dropped_connections_total` | | connections dropped to make place |
 //! | `anycast_SECTION_KEY`, `…_total` | | the numbers of the service's own section |
+//!
+//! # The mesh
+//!
+//! Where the node takes part in a [mesh](crate::mesh) `/status` has the key `mesh`: for each peer
+//! since when there is a connection or why there is none, when it was heard, its clock, and what it
+//! said of its services and its data. Failed handshakes are in the log alone, since anybody can make
+//! one fail: one in ten seconds, with how many were `untold` since the one before.
 //!
 //! # Limits
 //!
@@ -248,7 +258,7 @@ impl Admin {
 
     /// Adds a key to `/status` beside the node's own: what the service says of itself, such as
     /// its counters. `tell` is called for each request and must not block for long. A key that
-    /// is taken (`node`, `services`) is left as it is.
+    /// is taken (`node`, `services`, `mesh`) is left as it is.
     ///
     /// The whole numbers in it appear in `/metrics` as counters, `anycast_NAME_KEY_total`;
     /// name those that can fall in [`with_gauges`](Self::with_gauges).

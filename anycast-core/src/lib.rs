@@ -27,6 +27,7 @@
 //! | [`intent_store`] | an operator's intent over restarts: its clocks, its file | none |
 //! | [`machine`] | from verdicts to a preference | none |
 //! | [`reconcile`] | from a preference to what is in force | none |
+//! | [`catchment`] | which client networks a node answers most | none |
 //! | [`invariants`] | one function for each safety property F1 to F11 | none |
 //! | `record` | a machine's inputs written down, and replayed (feature `record`) | none |
 //! | `node` | the driver (feature `node`) | tokio |
@@ -43,6 +44,7 @@
 #[cfg(feature = "admin")]
 pub mod admin;
 pub mod announce;
+pub mod catchment;
 #[cfg(feature = "config")]
 pub mod config;
 pub mod drain;

@@ -20,6 +20,7 @@ pub mod clock;
 pub mod engine;
 pub mod fleet;
 pub mod identity;
+mod status;
 mod tls;
 pub mod transport;
 pub mod wire;

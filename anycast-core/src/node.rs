@@ -58,6 +58,7 @@ mod decide;
 mod inputs;
 mod leaks;
 mod orders;
+mod peers;
 mod probes;
 mod spec;
 mod status;
@@ -78,7 +79,13 @@ pub use self::orders::{
     Clock, IntentSnapshot, KEEP_RETRY, KEEP_TIMEOUT, LOAD_TIMEOUT, Order, Ordered, Saved,
     StandingOrder, StateDir,
 };
+pub use self::peers::{
+    ClientNetworkStatus, ClientsStatus, DataSetStatus, MeshPeerStatus, MeshStatus,
+    PeerServiceStatus,
+};
 pub use self::spec::{InFlight, OnStop, ServiceSpec};
+#[cfg(feature = "mesh")]
+pub(crate) use self::status::seconds;
 pub use self::status::{
     CheckSnapshot, CheckStatus, DrainSnapshot, DrainStatus, IntentStatus, NodeStatus, PeerStatus,
     ReadinessStatus, ServiceStatus, Snapshot,
@@ -86,6 +93,7 @@ pub use self::status::{
 
 use self::inputs::FleetNews;
 use self::orders::Ticket;
+use self::peers::MeshSlot;
 use self::probes::Pool;
 use crate::announce::Role;
 use crate::drain;
@@ -204,18 +212,20 @@ pub struct Node {
     pool: Option<Pool>,
     /// Of services that were started before.
     earlier: Vec<Pool>,
+    mesh: MeshSlot,
 }
 
 impl Node {
     /// A node without services yet.
     #[must_use]
-    pub const fn new(name: NodeName) -> Self {
+    pub fn new(name: NodeName) -> Self {
         Self {
             name,
             services: Vec::new(),
             probes: None,
             pool: None,
             earlier: Vec::new(),
+            mesh: MeshSlot::default(),
         }
     }
 
@@ -295,6 +305,7 @@ impl Node {
                     drain: service.drain.clone(),
                 })
                 .collect(),
+            mesh: self.mesh.clone(),
         }
     }
 
@@ -344,6 +355,7 @@ struct HandleEntry {
 pub struct NodeHandle {
     name: NodeName,
     services: Arc<[HandleEntry]>,
+    mesh: MeshSlot,
 }
 
 impl NodeHandle {
@@ -361,7 +373,14 @@ impl NodeHandle {
                     ServiceStatus::new(&service.snapshot.borrow(), running, now)
                 })
                 .collect(),
+            mesh: self.mesh.tell(now),
         }
+    }
+
+    /// What is known of the other nodes is told from here on, in [`NodeStatus::mesh`].
+    #[cfg(feature = "mesh")]
+    pub(crate) fn show_mesh(&self, tell: impl Fn(Instant) -> MeshStatus + Send + Sync + 'static) {
+        self.mesh.fill(tell);
     }
 
     /// When each service's decision loop completed its last step. A loop that lives completes

@@ -43,6 +43,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::proto::TransferRecord;
 use crate::proto::server as engine;
 pub use crate::proto::settings::{Settings, SettingsError};
 pub use crate::proto::stats::Stats;
@@ -260,12 +261,25 @@ struct Shared {
     drops: Mutex<Vec<u64>>,
 }
 
+type Hear = dyn Fn(&TransferRecord) + Send + Sync;
+
+/// Hears of every transfer that has ended.
+#[derive(Clone, Default)]
+struct Observer(Option<Arc<Hear>>);
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
 /// A TFTP server that is bound and not running yet. Requests that arrive before
 /// [`run`](Self::run) wait in the sockets.
 #[derive(Debug)]
 pub struct Server {
     sockets: Vec<socket::Bound>,
     shared: Arc<Shared>,
+    observer: Observer,
 }
 
 impl Server {
@@ -293,7 +307,19 @@ impl Server {
         Ok(Self {
             sockets,
             shared: Arc::new(shared),
+            observer: Observer::default(),
         })
+    }
+
+    /// Has `observer` hear of every transfer that has ended, in the task that served it: it must
+    /// neither block nor take long.
+    #[must_use]
+    pub fn with_observer(
+        mut self,
+        observer: impl Fn(&TransferRecord) + Send + Sync + 'static,
+    ) -> Self {
+        self.observer = Observer(Some(Arc::new(observer)));
+        self
     }
 
     /// A handle to watch and steer the server. It may outlive it.
@@ -319,8 +345,13 @@ impl Server {
         let watch = drops::watch(&self.sockets, Arc::clone(&self.shared));
         for (index, bound) in self.sockets.into_iter().enumerate() {
             let address = bound.address();
-            let shard = shard::Shard::new(index, bound, Arc::clone(&self.shared))
-                .map_err(|source| RunError::Socket { address, source })?;
+            let shard = shard::Shard::new(
+                index,
+                bound,
+                Arc::clone(&self.shared),
+                self.observer.clone(),
+            )
+            .map_err(|source| RunError::Socket { address, source })?;
             tasks.spawn(shard.run());
         }
         let serve = async {

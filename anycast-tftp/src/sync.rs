@@ -30,5 +30,27 @@
 //! | `wire` | what nodes say to each other about files (pure, total) |
 //! | `chunks` | what two versions have in common (pure) |
 //! | `tree` | proves a part of a content by the hash of the whole (pure) |
+//! | `affinity` | which client has begun with which generation of a group (pure) |
+//! | `folder` | the disk: scans, inotify, partial contents, installs, the log |
+//! | `driver` | the running whole: replica, folder, peers; the store that a server serves from |
+//! | `object` | a bucket of an S3-compatible store (feature `object-store`) |
 
+#[cfg(feature = "sync")]
+pub mod affinity;
+#[cfg(feature = "sync")]
+pub mod chunks;
 pub mod content;
+#[cfg(feature = "sync")]
+pub mod driver;
+#[cfg(feature = "sync")]
+pub mod folder;
+#[cfg(feature = "sync")]
+pub mod manifest;
+#[cfg(feature = "object-store")]
+pub mod object;
+#[cfg(feature = "sync")]
+pub mod replica;
+#[cfg(feature = "sync")]
+pub mod tree;
+#[cfg(feature = "sync")]
+pub mod wire;

@@ -42,6 +42,37 @@ fn curl_fetches_files_of_a_folder() {
 }
 
 #[test]
+fn who_observes_hears_of_each_transfer_and_whether_its_client_is_real() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&heard);
+    let config = ServerConfig::new(vec!["127.0.0.1:0".parse().unwrap()]);
+    let store = memory(&[("one", pattern(1)), ("empty", Vec::new())]);
+    let server = Server::bind(config, Arc::new(store)).unwrap();
+    let server = TestServer::run(server.with_observer(move |record| {
+        let told = (record.file.clone(), record.has_answered());
+        tell.lock().unwrap().push(told);
+    }));
+    for file in ["one", "empty"] {
+        Client::new(server.address()).fetch(file, &[]);
+    }
+    // It could come from anywhere.
+    let forged = Client::new(server.address());
+    forged.send(&rrq("missing", &[]));
+    server.wait_for("three transfers", |_| heard.lock().unwrap().len() == 3);
+    let mut heard = heard.lock().unwrap().clone();
+    heard.sort();
+    let told = |file: &str, real| (file.to_owned(), real);
+    assert_eq!(
+        heard,
+        [
+            told("empty", true),
+            told("missing", false),
+            told("one", true)
+        ]
+    );
+}
+
+#[test]
 fn files_are_written_to_a_folder_whole_or_not_at_all() {
     let root = tempfile::tempdir().unwrap();
     let settings = Settings::new().with_writes(WritePolicy::Create);

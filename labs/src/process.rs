@@ -25,6 +25,12 @@ pub enum ProcError {
         /// The Debian package that has it.
         package: String,
     },
+    /// A program of [`python_tools`] is not there.
+    #[error("{program} is not there: run `cargo xtask test`, which installs it for the tests")]
+    NotSetUp {
+        /// The program.
+        program: String,
+    },
     /// Its log file could not be made.
     #[error("{name}: cannot create the log file {}: {source}", path.display())]
     Log {
@@ -60,13 +66,38 @@ pub enum ProcError {
 /// the running program. None: this program is not in a target folder.
 #[must_use]
 pub fn tools() -> Option<PathBuf> {
+    Some(target()?.join("tools"))
+}
+
+/// Programs that `cargo xtask test` has from Python's package index, in a virtual environment
+/// of their own: `tools-python/` in cargo's target folder. None as for [`tools`].
+#[must_use]
+pub fn python_tools() -> Option<PathBuf> {
+    Some(target()?.join("tools-python"))
+}
+
+/// Cargo's target folder.
+fn target() -> Option<PathBuf> {
     let program = env::current_exe().ok()?;
     // Cargo leaves the tag in a folder that it made, and the other in whatever folder it uses.
     let marks = ["CACHEDIR.TAG", ".rustc_info.json"];
     let target = program
         .ancestors()
         .find(|folder| marks.iter().any(|mark| folder.join(mark).is_file()))?;
-    Some(target.join("tools"))
+    Some(target.to_owned())
+}
+
+/// Where a program of [`python_tools`] is.
+///
+/// # Errors
+/// [`ProcError::NotSetUp`]
+pub fn require_python(program: &str) -> Result<PathBuf, ProcError> {
+    python_tools()
+        .map(|folder| folder.join("bin").join(program))
+        .filter(|candidate| candidate.is_file())
+        .ok_or_else(|| ProcError::NotSetUp {
+            program: program.to_owned(),
+        })
 }
 
 /// Where `program` is: on the `PATH`, in one of `folders`, or in `usr/sbin` of [`tools`].

@@ -6,7 +6,8 @@
 //! that it does not start with the next boot either: the tests start what they need, where
 //! they need it. Nothing is ever removed (`--no-remove`): a package that conflicts with what
 //! machines have, such as chrony with the `systemd-timesyncd` of nearly all, is not installed
-//! but unpacked below `target/tools`, where the labs find its program.
+//! but unpacked below `target/tools`, where the labs find its program. What Debian does not have
+//! comes from Python's package index into a virtual environment below `target/tools-python`.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
@@ -44,10 +45,25 @@ const TOOLS: &[Tool] = &[
     tool("nft", &["nftables"]),
     tool("ping", &["iputils-ping"]),
     tool("unshare", &["util-linux"]),
+    tool("python3", &["python3-venv"]),
 ];
 
 /// What is unpacked where it is not installed.
 const UNPACKED: &[Tool] = &[tool("chronyd", &["chrony"])];
+
+/// An S3 server that stores in memory: `moto_server`. Of its extra `server` it needs these alone.
+const PYTHON: &[&str] = &["moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"];
+
+/// Makes a virtual environment in the folder `$1` that has `$2…`; `installed` in it is written
+/// last and says what it has.
+const VENV: &str = r#"
+set -eu
+folder=$1
+shift
+python3 -m venv --clear "$folder"
+"$folder/bin/pip" install --quiet --disable-pip-version-check --retries 3 "$@"
+printf '%s\n' "$*" >"$folder/installed"
+"#;
 
 /// Downloads and unpacks `$2…` into the folder `$1`. Needs no root.
 const UNPACK: &str = r#"
@@ -111,7 +127,8 @@ fn is_root() -> bool {
 /// Installs what is missing, or says what to install.
 pub(crate) fn ensure(runner: &mut Runner) -> Result<(), Failure> {
     if require("dpkg-query", &[], "dpkg").is_err() {
-        return without_dpkg();
+        without_dpkg()?;
+        return python(runner);
     }
     let missing = missing(runner)?;
     if missing.is_empty() {
@@ -146,7 +163,32 @@ pub(crate) fn ensure(runner: &mut Runner) -> Result<(), Failure> {
         require(tool.program, &[DAEMONS], tool.packages[0])
             .map_err(|error| Failure::new(error.to_string()))?;
     }
-    Ok(())
+    python(runner)
+}
+
+/// Installs what is not in the virtual environment yet. Needs no root.
+fn python(runner: &mut Runner) -> Result<(), Failure> {
+    let wanted = PYTHON.join(" ");
+    let Some(folder) = anycast_labs::process::python_tools() else {
+        return Err(Failure::new(
+            "this program is not in cargo's target folder, so there is no place for a virtual \
+             environment of Python; run it by `cargo xtask test`",
+        ));
+    };
+    let installed = std::fs::read_to_string(folder.join("installed"));
+    if installed.is_ok_and(|installed| installed.trim_end() == wanted) {
+        return Ok(());
+    }
+    println!("    in a virtual environment: {wanted}");
+    let mut command = Command::new("sh");
+    command.args(["-c", VENV, "venv"]).arg(&folder).args(PYTHON);
+    runner.run(command).map_err(|failure| match failure {
+        Failure::Phase(text) => Failure::new(format!(
+            "{text}; see what python3 and pip said above: they need the package python3-venv and \
+             a way to a package index (pip's own settings and PIP_INDEX_URL count)"
+        )),
+        other @ (Failure::Usage(_) | Failure::Interrupted(_)) => other,
+    })
 }
 
 /// Fetches what is neither installed nor unpacked yet.
@@ -244,7 +286,7 @@ mod tests {
     #[test]
     fn only_what_dpkg_lacks_is_missing() {
         let listing = "bird2 ii \nfrr rc \natftp hi \natftpd ii \ntftp-hpa un \nbusybox-static ii \nunbound ii \nknot ii \n\
-                       nginx ii \ndnsmasq-base ii \ncurl ii \nprometheus ii \nsystemd ii \niproute2 ii \nnftables ii \niputils-ping iU \nutil-linux ii \n";
+                       nginx ii \ndnsmasq-base ii \ncurl ii \nprometheus ii \nsystemd ii \niproute2 ii \nnftables ii \niputils-ping iU \nutil-linux ii \npython3-venv ii \n";
         assert_eq!(missing_from(listing), ["frr", "tftp-hpa", "iputils-ping"]);
         assert_eq!(missing_from("").len(), TOOLS.len());
     }

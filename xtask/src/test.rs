@@ -75,7 +75,7 @@ pub(crate) fn matrix(mut runner: Runner) -> Result<(), Failure> {
 /// Compiles all that the later phases run: the services first, which the labs and the quickstart
 /// start by themselves, as `cargo build` makes them.
 fn build(runner: &mut Runner) -> Result<(), Failure> {
-    for service in ["anycast-tftpd", "anycast-guard"] {
+    for service in ["anycast-tftpd", "anycast-guard", "anycastctl"] {
         runner.run(runner.cargo(&["build", "--locked", "--package", service]))?;
     }
     let tests = [

@@ -63,6 +63,7 @@ impl Collector for Exposition {
         let mut page = Page(encoder);
         families::node(&mut page, &self.status)?;
         families::services(&mut page, &self.status)?;
+        families::mesh(&mut page, &self.status)?;
         families::checks(&mut page, &self.status)?;
         self.endpoint(&mut page)?;
         for section in &self.sections {

@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use super::{
-    Check, CheckId, Flaps, Hysteresis, Identity, Intent, Machine, PeerReport, Phase, Policy,
-    ReadinessState, Standing, State,
+    Check, CheckId, FailSafe, Flaps, Hysteresis, Identity, Intent, Machine, PeerReport, Phase,
+    Policy, ReadinessState, Standing, State,
 };
 use crate::announce::Preference;
 use crate::health::{Reason, Severity};
@@ -159,6 +159,20 @@ impl Machine {
     #[must_use]
     pub fn grants(&self) -> usize {
         self.fleet.grants()
+    }
+
+    /// Whether grants of peers would matter now: the service failed or is not ready, the policy
+    /// is to withdraw, and neither a promise nor the budget forbids it. To be asked for again
+    /// and again, before those that stand expire.
+    #[must_use]
+    pub fn wants_grants(&self) -> bool {
+        match (self.policy.fail_safe, self.state) {
+            (FailSafe::Withdraw(_), State::Yielded) => true,
+            (FailSafe::Withdraw(_), State::Auto(Standing::Failed | Standing::Unready)) => {
+                !self.fleet.is_bound() && self.bucket.allows_raise()
+            }
+            (FailSafe::Demote | FailSafe::Withdraw(_), _) => false,
+        }
     }
 
     /// Whether no other member is freshly known to be preferred: to drain this node would

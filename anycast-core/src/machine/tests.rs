@@ -215,9 +215,13 @@ fn f5_withdraw_policy_withdraws_only_while_peers_grant_it() {
         Preference::Demoted,
         "a process before this one may have promised to stay"
     );
+    assert!(!m.wants_grants(), "they would bind peers for nothing");
     let later = now + MAX_GRANT * 2;
+    m.handle_timeout(later);
+    assert!(m.wants_grants(), "no promise is left that may bind it");
     m.handle_grant(later, fra1(), later + SECOND);
     assert!(m.preference().is_withdrawn());
+    assert!(m.wants_grants(), "for as long as it is withdrawn");
     m.handle_timeout(later + SECOND);
     assert_eq!(m.preference(), Preference::Demoted, "the grant has expired");
 }

@@ -14,16 +14,26 @@
 //!   every [`STATUS_EVERY`]: silence for longer says that something is wrong.
 //! - A peer may send [`BURST`] messages at once and [`RATE`] a second; one that sends more is cut
 //!   off. So is one whose status goes back in time.
+//! - Promises not to withdraw (F5) are asked for while [`handle_wants`](Engine::handle_wants) names
+//!   services: see [`grants`].
 //! - A new connection of a peer replaces its old one: the old one may be dead and not know it yet.
 //! - Nothing here waits for a peer, and a peer's fault touches nobody else.
 
-use std::collections::{BTreeMap, VecDeque};
+mod grants;
+mod link;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::clock::{Offset, Samples};
-use super::wire::{Hello, LEAST_VERSION, Message, Ping, Pong, ServiceStatus, Status, VERSION};
+use self::grants::Asking;
+pub use self::grants::{ASK_EVERY, ASK_LEAST, Answer, GRANT_FOR};
+use self::link::Link;
+use super::clock::Offset;
+use super::wire::{
+    Clients, DataStatus, Hello, LEAST_VERSION, Message, Ping, Pong, ServiceStatus, Status, VERSION,
+};
 use crate::health::Reason;
-use crate::service::NodeName;
+use crate::service::{NodeName, ServiceName};
 
 /// How long a connection may stand without a Hello.
 pub const HELLO_WITHIN: Duration = Duration::from_secs(3);
@@ -31,6 +41,8 @@ pub const HELLO_WITHIN: Duration = Duration::from_secs(3);
 pub const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// Between two that have.
 pub const STATUS_LEAST: Duration = Duration::from_millis(100);
+/// How often a status says whose requests are answered here, at most.
+pub const CLIENTS_EVERY: Duration = Duration::from_secs(10);
 /// How often a peer is asked for its clock.
 pub const PING_EVERY: Duration = Duration::from_secs(2);
 /// Messages of a peer that are taken at once.
@@ -65,6 +77,30 @@ pub enum Output {
         /// How each is.
         services: Vec<ServiceStatus>,
     },
+    /// It asks for promises; [`Engine::handle_answer`] says which are given.
+    Asked {
+        /// The peer.
+        peer: NodeName,
+        /// Over this connection.
+        connection: ConnectionId,
+        /// The request's, for the answer.
+        id: u64,
+        /// For so long.
+        duration: Duration,
+        /// That these are not withdrawn.
+        services: Vec<ServiceName>,
+    },
+    /// It has answered.
+    Granted {
+        /// The peer.
+        peer: NodeName,
+        /// Its promises stand until then, by this node's clock.
+        until: Instant,
+        /// What it promises not to withdraw.
+        granted: Vec<ServiceName>,
+        /// What it promises nothing about, whatever it promised before.
+        refused: Vec<ServiceName>,
+    },
 }
 
 /// What is known of a peer.
@@ -83,6 +119,12 @@ pub struct PeerView {
     pub services: Vec<ServiceStatus>,
     /// When it said so.
     pub services_at: Option<Instant>,
+    /// How fit its data are, as it said then.
+    pub data: Vec<DataStatus>,
+    /// The version of its software, as it said then.
+    pub software: Option<Reason>,
+    /// Whose requests it answers, and when it said so.
+    pub clients: Option<(Instant, Clients)>,
     /// Why it is down.
     pub down: Option<Reason>,
 }
@@ -95,6 +137,12 @@ pub struct Engine {
     services: Vec<ServiceStatus>,
     /// When [`Self::services`] was said, to turn durations on.
     services_at: Instant,
+    data: Vec<DataStatus>,
+    clients: Option<Clients>,
+    /// The services for which promises are asked.
+    wants: BTreeSet<ServiceName>,
+    /// The last request's.
+    request: u64,
     sequence: u64,
     outputs: VecDeque<Output>,
 }
@@ -105,74 +153,10 @@ struct Peer {
     heard_at: Option<Instant>,
     services: Vec<ServiceStatus>,
     services_at: Option<Instant>,
+    data: Vec<DataStatus>,
+    software: Option<Reason>,
+    clients: Option<(Instant, Clients)>,
     down: Option<Reason>,
-}
-
-/// A connection that stands.
-#[derive(Debug)]
-struct Link {
-    id: ConnectionId,
-    began_at: Instant,
-    /// Since the peer said Hello.
-    up_since: Option<Instant>,
-    version: u16,
-    incarnation: u64,
-    /// The greatest that came.
-    sequence: Option<u64>,
-    tokens: u32,
-    refilled_at: Instant,
-    status_at: Instant,
-    status_is_new: bool,
-    ping_at: Instant,
-    ping: Option<(u32, i64)>,
-    pings: u32,
-    clock: Samples,
-}
-
-impl Link {
-    fn new(id: ConnectionId, now: Instant) -> Self {
-        Self {
-            id,
-            began_at: now,
-            up_since: None,
-            version: LEAST_VERSION,
-            incarnation: 0,
-            sequence: None,
-            tokens: BURST,
-            refilled_at: now,
-            status_at: now,
-            status_is_new: true,
-            ping_at: now,
-            ping: None,
-            pings: 0,
-            clock: Samples::default(),
-        }
-    }
-
-    /// Whether one more message is within the peer's rate.
-    fn takes(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.refilled_at);
-        let each = Duration::from_secs(1) / RATE;
-        let grown = passed.as_nanos() / each.as_nanos();
-        if grown > 0 {
-            let grown = u32::try_from(grown).unwrap_or(u32::MAX);
-            self.tokens = self.tokens.saturating_add(grown).min(BURST);
-            self.refilled_at = now;
-        }
-        let has = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        has
-    }
-
-    /// When something is to be said next.
-    fn due(&self) -> Option<(Instant, &'static str)> {
-        if self.up_since.is_none() {
-            return Some((self.began_at + HELLO_WITHIN, "a Hello is overdue"));
-        }
-        let status = (self.status_at, "a status is due");
-        let ping = (self.ping_at, "a clock is to be asked for");
-        Some(status.min(ping))
-    }
 }
 
 impl Engine {
@@ -192,6 +176,11 @@ impl Engine {
                 .collect(),
             services: Vec::new(),
             services_at: now,
+            data: Vec::new(),
+            clients: None,
+            wants: BTreeSet::new(),
+            // Another start's answers are answers to nothing.
+            request: incarnation,
             sequence: 0,
             outputs: VecDeque::new(),
         }
@@ -208,6 +197,9 @@ impl Engine {
                 clock: link.and_then(|link| link.clock.offset()),
                 services: peer.services.clone(),
                 services_at: peer.services_at,
+                data: peer.data.clone(),
+                software: peer.software.clone(),
+                clients: peer.clients.clone(),
                 down: peer.down.clone().filter(|_| link.is_none()),
             };
             (name, view)
@@ -242,6 +234,14 @@ impl Engine {
         }
     }
 
+    /// It was dialled in vain.
+    pub fn handle_failed(&mut self, peer: &NodeName, reason: Reason) {
+        let entry = self.peers.get_mut(peer);
+        if let Some(entry) = entry.filter(|entry| entry.link.is_none()) {
+            entry.down = Some(reason);
+        }
+    }
+
     /// This node's services are these. `failing_for` is counted on from now.
     pub fn handle_status(&mut self, now: Instant, services: Vec<ServiceStatus>) {
         let aged = self.services_now(now);
@@ -252,9 +252,26 @@ impl Engine {
                 .all(|(old, new)| is_alike(old, new));
         self.services = services;
         self.services_at = now;
-        if is_same {
-            return;
+        if !is_same {
+            self.hurry(now);
         }
+    }
+
+    /// How fit this node's data are to be served from.
+    pub fn handle_data(&mut self, now: Instant, data: Vec<DataStatus>) {
+        if self.data != data {
+            self.data = data;
+            self.hurry(now);
+        }
+    }
+
+    /// Whose requests this node answers. Told with a status that is due, every [`CLIENTS_EVERY`].
+    pub fn handle_clients(&mut self, clients: Option<Clients>) {
+        self.clients = clients;
+    }
+
+    /// A status is to go out soon.
+    fn hurry(&mut self, now: Instant) {
         for link in self
             .peers
             .values_mut()
@@ -313,7 +330,9 @@ impl Engine {
                 link.incarnation = hello.incarnation;
                 link.up_since = Some(now);
                 link.status_at = now;
+                link.clients_at = now;
                 link.ping_at = now;
+                link.asking = Asking::new(now);
                 entry.down = None;
                 self.put(Output::Up(peer.clone()));
                 self.speak(now, wall);
@@ -323,6 +342,8 @@ impl Engine {
         match message {
             Message::Hello(_) => self.cut(peer, "a second Hello"),
             Message::Status(status) => self.handle_peer_status(now, peer, status),
+            Message::GrantRequest(request) => self.handle_request(peer, request),
+            Message::Grant(grant) => self.handle_grant(now, peer, grant),
             Message::Ping(Ping { id: asked }) => {
                 let (received, sent) = (wall, wall);
                 let pong = Message::Pong(Pong {
@@ -354,6 +375,11 @@ impl Engine {
         link.sequence = Some(status.sequence);
         entry.services.clone_from(&status.services);
         entry.services_at = Some(now);
+        entry.data = status.data;
+        entry.software = status.software;
+        if let Some(clients) = status.clients {
+            entry.clients = Some((now, clients));
+        }
         self.put(Output::Heard {
             peer: peer.clone(),
             at: now,
@@ -383,7 +409,8 @@ impl Engine {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let links = self.peers.values().filter_map(|peer| peer.link.as_ref());
-        links.filter_map(Link::due).min()
+        let wants = !self.wants.is_empty();
+        links.filter_map(|link| link.due(wants)).min()
     }
 
     /// The next thing to do, if any.
@@ -400,9 +427,16 @@ impl Engine {
             };
             if link.status_at <= now {
                 self.sequence += 1;
+                let tells_clients = link.clients_at <= now;
+                if tells_clients {
+                    link.clients_at = now + CLIENTS_EVERY;
+                }
                 let status = Status {
                     sequence: self.sequence,
                     services: services.clone(),
+                    software: Some(env!("CARGO_PKG_VERSION").into()),
+                    data: self.data.clone(),
+                    clients: self.clients.clone().filter(|_| tells_clients),
                 };
                 outputs.push(Output::Send(link.id, Message::Status(status)));
                 link.status_at = now + STATUS_EVERY;
@@ -419,6 +453,7 @@ impl Engine {
             }
         }
         outputs.into_iter().for_each(|output| self.put(output));
+        self.ask(now);
     }
 
     /// What fails has failed for longer by now.

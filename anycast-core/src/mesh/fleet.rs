@@ -1,12 +1,14 @@
 //! Between a running node and the mesh: how this node's services are goes out, and what the peers
-//! say of theirs comes in, to the machine's [panic threshold](crate::machine::PanicPolicy).
+//! say of theirs comes in, to the machine's [panic threshold](crate::machine::PanicPolicy). So do
+//! promises not to withdraw (F5): while a service's machine wants them its peers are asked, and
+//! what peers ask its machine answers.
 //!
 //! A peer is a member of a service's fleet once it has named the service, and stays one when it is
 //! gone: its report grows old, and says nothing any more ([`PanicPolicy::fresh_for`]).
 //!
 //! # Tasks
 //! One that follows each service, one that gathers what they say, one that passes on what peers
-//! say. They end when [`Joined`] is dropped, when the mesh has gone, or when the node has. Nothing
+//! say, one that passes on what they ask and promise, with one for each request. They end when [`Joined`] is dropped, when the mesh has gone, or when the node has. Nothing
 //! of the node waits for them.
 //!
 //! [`PanicPolicy::fresh_for`]: crate::machine::PanicPolicy::fresh_for
@@ -17,28 +19,127 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, timeout};
 
-use super::engine::PeerView;
-use super::transport::{Mesh, Views};
-use super::wire::{MAX_SERVICES, ServiceStatus};
+use super::engine::{Answer, CLIENTS_EVERY, Output, PeerView};
+use super::status;
+use super::transport::{Line, Mesh, Views};
+use super::wire::{Clients, DataStatus, MAX_DATA_SETS, MAX_NETWORKS, MAX_SERVICES, ServiceStatus};
+use crate::CheckName;
 use crate::announce::Preference;
-use crate::machine::PeerReport;
-use crate::node::{NodeError, NodeHandle, Snapshot};
+use crate::health::Reason;
+use crate::machine::{MAX_GRANT, PeerReport};
+use crate::node::{ClientsStatus, MeshStatus, NodeError, NodeHandle, Snapshot};
 use crate::reconcile::Confirmation;
 use crate::service::{NodeName, ServiceName};
+use crate::sync::{Lag, Sync};
 
 /// States of this node's services on their way out. When it is full the followers wait, and pass on
 /// the latest state afterwards.
 const NEWS: usize = 64;
+/// Requests for promises that are answered at once; further ones are dropped, and made again.
+const REQUESTS: usize = 64;
+/// How long one service may take to answer; it then counts as one that has not.
+const SERVICE_TIME: Duration = Duration::from_millis(200);
+/// How long all services of a request may take; those that are left count likewise.
+const REQUEST_TIME: Duration = Duration::from_secs(1);
 
 /// A node that takes part. Dropped, it does not any more.
 #[derive(Debug)]
 pub struct Joined {
+    tasks: JoinSet<()>,
+    line: Line,
+}
+
+/// A data set of which peers hear. Dropped, they hear of it no more.
+#[derive(Debug)]
+pub struct Telling {
+    line: Line,
+    name: CheckName,
     _tasks: JoinSet<()>,
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        let said = &self.line.said;
+        said.send_modify(|said| said.data.retain(|one| one.name != self.name));
+    }
+}
+
+/// Has peers hear how fit this data set is to be served from, as it says every `every`. Must be
+/// called within a tokio runtime.
+#[must_use]
+pub fn tell_data(mesh: &Mesh, name: CheckName, data: Arc<dyn Sync>, every: Duration) -> Telling {
+    let line = mesh.line();
+    let (said, called) = (line.said.clone(), name.clone());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut ticks = tokio::time::interval(every.max(Duration::from_millis(10)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let now = data_status(&called, &*data).await;
+            said.send_if_modified(|said| {
+                let known = said.data.iter().position(|one| one.name == called);
+                match known.and_then(|known| said.data.get_mut(known)) {
+                    Some(known) => std::mem::replace(known, now.clone()) != now,
+                    None => {
+                        said.data.push(now);
+                        said.data.truncate(MAX_DATA_SETS);
+                        true
+                    }
+                }
+            });
+        }
+    });
+    Telling {
+        line,
+        name,
+        _tasks: tasks,
+    }
+}
+
+async fn data_status(name: &CheckName, data: &dyn Sync) -> DataStatus {
+    let (ready, reason) = match data.status().await {
+        Ok(status) => (status.ready, status.reason),
+        Err(error) => (false, Reason::new(&error.to_string())),
+    };
+    let behind = match data.lag().await {
+        Ok(Lag::None) => Some(0),
+        Ok(Lag::Behind { items, .. }) => Some(items),
+        Ok(Lag::Unknown) | Err(_) => None,
+    };
+    DataStatus {
+        name: name.clone(),
+        ready,
+        reason: Some(reason),
+        behind,
+    }
+}
+
+impl Joined {
+    /// Has peers hear whose requests this node answers, as `tell` says each time it is due
+    /// ([`CLIENTS_EVERY`]), at most so many networks ([`MAX_NETWORKS`]): see
+    /// [`catchment`](crate::catchment). Must be called within a tokio runtime; `tell` must not
+    /// block for long.
+    pub fn tell_clients(&mut self, tell: impl Fn(Instant, usize) -> Clients + Send + 'static) {
+        let said = self.line.said.clone();
+        self.tasks.spawn(async move {
+            let mut ticks = tokio::time::interval(CLIENTS_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let mut clients = tell(Instant::now(), MAX_NETWORKS);
+                clients.top.truncate(MAX_NETWORKS);
+                said.send_modify(|said| said.clients = Some(clients));
+            }
+        });
+    }
 }
 
 /// Has `node` take part in `mesh` with these of its services: the first [`MAX_SERVICES`]. Must be
@@ -52,31 +153,137 @@ pub fn join(node: &NodeHandle, mesh: &Mesh, services: &[ServiceName]) -> Result<
     for service in services.iter().take(MAX_SERVICES) {
         tasks.spawn(follow(node.watch(service)?, tell.clone()));
     }
-    tasks.spawn(gather(news, mesh.speaker()));
+    let line = mesh.line();
+    show(node, mesh);
+    tasks.spawn(consent(node.clone(), line.listen(), line.clone()));
+    tasks.spawn(gather(news, line));
     tasks.spawn(pass_on(node.clone(), services.to_vec(), mesh.views()));
-    Ok(Joined { _tasks: tasks })
+    let line = mesh.line();
+    Ok(Joined { tasks, line })
 }
 
-async fn follow(mut state: watch::Receiver<Snapshot>, tell: mpsc::Sender<ServiceStatus>) {
+/// Has `/status` of the node tell of the mesh.
+fn show(node: &NodeHandle, mesh: &Mesh) {
+    let (listen, addresses) = (mesh.address(), mesh.addresses().clone());
+    let (views, said) = (mesh.views(), mesh.line().said);
+    node.show_mesh(move |now| {
+        let views = views.borrow().clone();
+        let peers = views.iter();
+        let peers = peers.map(|(name, view)| status::peer(name, view, &addresses, now));
+        let clients = said.borrow().clients.clone();
+        MeshStatus {
+            listen,
+            clients: clients.map(|told| ClientsStatus::new(&told, Duration::ZERO)),
+            peers: peers.collect(),
+        }
+    });
+}
+
+/// How a service is, and whether it wants promises.
+type News = (ServiceStatus, bool);
+
+async fn follow(mut state: watch::Receiver<Snapshot>, tell: mpsc::Sender<News>) {
     loop {
-        let status = status_of(&state.borrow_and_update(), Instant::now());
-        if tell.send(status).await.is_err() || state.changed().await.is_err() {
+        let news = {
+            let snapshot = state.borrow_and_update();
+            (status_of(&snapshot, Instant::now()), snapshot.wants_grants)
+        };
+        if tell.send(news).await.is_err() || state.changed().await.is_err() {
             return;
         }
     }
 }
 
-async fn gather(
-    mut news: mpsc::Receiver<ServiceStatus>,
-    speaker: watch::Sender<Vec<ServiceStatus>>,
-) {
+async fn gather(mut news: mpsc::Receiver<News>, line: Line) {
     // With when it was said: a service that fails has failed for longer when another changes.
     let mut all: BTreeMap<ServiceName, (Instant, ServiceStatus)> = BTreeMap::new();
-    while let Some(status) = news.recv().await {
+    while let Some((status, wants)) = news.recv().await {
         let now = Instant::now();
-        all.insert(status.name.clone(), (now, status));
-        let aged = all.values().map(|(said, status)| aged(status, now - *said));
-        speaker.send_replace(aged.collect());
+        let name = status.name.clone();
+        all.insert(name.clone(), (now, status));
+        let services = all.values().map(|(said, status)| aged(status, now - *said));
+        let services = services.collect();
+        line.said.send_modify(|said| {
+            said.services = services;
+            said.at = Some(now);
+            if wants {
+                said.wants.insert(name);
+            } else {
+                said.wants.remove(&name);
+            }
+        });
+    }
+}
+
+/// Passes on what peers ask and promise.
+async fn consent(node: NodeHandle, mut asks: mpsc::Receiver<Output>, line: Line) {
+    let mut requests = JoinSet::new();
+    while let Some(output) = asks.recv().await {
+        while requests.try_join_next().is_some() {}
+        match output {
+            Output::Asked {
+                peer,
+                connection,
+                id,
+                duration,
+                services,
+            } if requests.len() < REQUESTS => {
+                let (node, line) = (node.clone(), line.clone());
+                requests.spawn(async move {
+                    let mut answer = Answer {
+                        peer,
+                        connection,
+                        id,
+                        duration: duration.min(MAX_GRANT),
+                        granted: Vec::new(),
+                        refused: Vec::new(),
+                    };
+                    let asking = promise(&node, services, &mut answer);
+                    // What was answered by then is sent.
+                    let _ = timeout(REQUEST_TIME, asking).await;
+                    line.answer(answer).await;
+                });
+            }
+            Output::Granted {
+                peer,
+                until,
+                granted,
+                refused,
+            } => {
+                for (services, until) in [(granted, Some(until)), (refused, None)] {
+                    for service in services {
+                        // In the past: it is taken back.
+                        let until = until.unwrap_or_else(Instant::now);
+                        let taken = node.take_grant(&service, peer.clone(), until);
+                        // A loop that has ended withdraws nothing; one that hangs must not hold
+                        // up the others.
+                        let _ = timeout(SERVICE_TIME, taken).await;
+                    }
+                }
+            }
+            Output::Asked { .. }
+            | Output::Send(..)
+            | Output::Close(..)
+            | Output::Up(_)
+            | Output::Down(..)
+            | Output::Heard { .. } => {}
+        }
+    }
+}
+
+/// Asks this node's services for their promises.
+async fn promise(node: &NodeHandle, services: Vec<ServiceName>, answer: &mut Answer) {
+    for service in services {
+        let asked = node.request_grant(&service, answer.peer.clone(), answer.duration);
+        match timeout(SERVICE_TIME, asked).await {
+            Ok(Ok(Some(promised))) => {
+                answer.duration = answer.duration.min(promised);
+                answer.granted.push(service);
+            }
+            // Not preferred, ended, or none of that name.
+            Ok(Ok(None) | Err(_)) => answer.refused.push(service),
+            Err(_) => {} // it may have promised
+        }
     }
 }
 

@@ -3,24 +3,42 @@
 //! # Tasks
 //!
 //! - One for the [engine](super::engine), with every peer's state; it never waits for a peer.
-//! - One that accepts. A source address is proven first (a Retry, RFC 9000, section 8.1.2), and at
-//!   most [`HANDSHAKES`] are under way at once; further ones are refused.
+//! - One that accepts. A source address is proven first (a Retry, RFC 9000, section 8.1.2). The
+//!   addresses of the configured peers have a door of their own, with [`HANDSHAKES_OF_PEER`] places
+//!   for handshakes each; strangers share another with [`HANDSHAKES`]. Who finds his door full, or
+//!   comes too often ([`HANDSHAKE_EVERY`]), is refused without any state.
 //! - One for each peer that this node dials: connects, serves, and after the end again, with
 //!   back-off from [`BACK_OFF_MIN`] to [`BACK_OFF_MAX`] and jitter.
-//! - One for each connection: reads frames, and writes what the engine says.
+//! - One for each connection: reads frames, and writes what the engine says; takes the peer's
+//!   [streams] and [datagrams] once the peer is up, with a task for each stream until it has said
+//!   what it is for.
 //!
 //! # Queues
 //!
 //! | queue | holds | when it is full |
 //! |---|---|---|
 //! | [`INBOX`] | what comes from all connections | their readers wait, each within its rate |
+//! | [`CONSENT`] | what peers ask and promise, on its way to the node | it is dropped: nothing is promised, which can only demote |
 //! | [`OUTBOX`], one for each connection | what the engine says to it | the peer does not read: the connection is ended |
 //! | the watched views | the latest state | never: the latest replaces what nobody has seen |
+//!
+//! Those of streams and datagrams are in [`streams`] and [`datagrams`]. What a peer that is let in
+//! can make this node hold is bounded by the windows of its streams ([`streams::STREAM_WINDOW`]):
+//! 98 MiB, if whoever reads them does not. The control stream is sent first, then leases, transfers
+//! and files.
 //!
 //! # Time
 //!
 //! Each connection sends something every [`KEEP_ALIVE`]; one that is silent for [`SILENCE`] is over.
-//! A frame that has begun is whole within [`FRAME_TIME`].
+//! A frame that has begun is whole within [`FRAME_TIME`], there and here: a peer that does not take
+//! one for so long is cut off.
+//!
+//! # Failed handshakes
+//!
+//! Anybody can make one fail: one in [`TELL_EVERY`] is logged, with its remote address and reason,
+//! and with how many were `untold` since the one before. That count comes with the next one that is
+//! logged; after the last it stays untold. What this node dials is another matter: each new reason
+//! is logged and is the peer's `down_reason` in `/status`.
 //!
 //! # Cancellation
 //!
@@ -38,47 +56,74 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
 
-use quinn::{
-    Connection, Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, TokioRuntime,
-    TransportConfig, VarInt,
-};
+use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::timeout_at;
 
-use super::engine::{ConnectionId, Engine, Output, PeerView};
+use self::datagrams::Letterboxes;
+use self::dial::dial;
+use self::drive::{Inbox, drive};
+pub use self::line::CONSENT;
+pub(super) use self::line::{Line, Said};
+pub use self::listen::TELL_EVERY;
+use self::listen::accept;
+use self::streams::{Ports, STREAM_WINDOW};
+use super::engine::{Engine, PeerView};
 use super::identity::{Fingerprint, Identity};
 use super::tls::{self, Pins};
-use super::wire::{Message, ServiceStatus, WireError, frame_length};
-use crate::health::Reason;
+use super::wire::{Clients, DataStatus, ServiceStatus};
 use crate::service::NodeName;
 
-/// Handshakes of strangers and peers that are under way at once.
+pub use self::datagrams::{DatagramError, Datagrams};
+pub use self::streams::{
+    Arrival, Incoming, OPEN_TIME, OpenError, Purpose, Receiver, Refusal, Sender, StreamError,
+};
+
+pub mod datagrams;
+mod dial;
+mod drive;
+pub mod frames;
+mod line;
+mod link;
+mod listen;
+pub mod streams;
+
+/// Handshakes of strangers that are under way at once; more are refused.
 pub const HANDSHAKES: usize = 32;
+/// Handshakes from the address of a configured peer that are; more are refused.
+pub const HANDSHAKES_OF_PEER: usize = 8;
+/// Twice as many may begin in a moment, and then one in this time; more are refused.
+pub const HANDSHAKE_EVERY: Duration = Duration::from_millis(50);
+/// Connections of one peer that are taken in a moment; one that comes more often is cut off.
+pub const CONNECTIONS_AT_ONCE: u32 = 8;
+/// And then one in this time.
+pub const CONNECTIONS_EVERY: Duration = Duration::from_secs(1);
 /// How long one may take.
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(3);
 /// Messages of all peers on their way to the engine.
 pub const INBOX: usize = 1024;
-/// Messages on their way to one peer.
-pub const OUTBOX: usize = 64;
+/// Messages on their way to one peer: more than the answers to a burst that it may send
+/// ([`BURST`](super::engine::BURST)).
+pub const OUTBOX: usize = 128;
 /// How often a connection that has nothing to say says so.
 pub const KEEP_ALIVE: Duration = Duration::from_millis(250);
 /// After so long a silence it is over.
 pub const SILENCE: Duration = Duration::from_secs(1);
-/// From the first byte of a frame to its last.
+/// From the first byte of a frame of the control stream to its last.
 pub const FRAME_TIME: Duration = Duration::from_secs(5);
 /// First pause before dialling again.
 pub const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 /// Longest pause.
 pub const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+/// A connection that lasted so long was a good one: the next is dialled at once.
+pub const STEADY: Duration = Duration::from_secs(5);
 /// Most peers.
 pub const MAX_PEERS: usize = 256;
-
-/// Failed handshakes are told in the log once in this time.
-const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// One of the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,14 +184,30 @@ pub enum MeshError {
 /// Every peer, and what is known of it.
 pub type Views = Vec<(NodeName, PeerView)>;
 
+/// The peers that are up.
+type Connections = BTreeMap<NodeName, Connection>;
+
 /// A running mesh. See the [module documentation](self).
 #[derive(Debug)]
 pub struct Mesh {
     address: SocketAddr,
-    services: watch::Sender<Vec<ServiceStatus>>,
-    views: watch::Receiver<Views>,
+    addresses: BTreeMap<NodeName, SocketAddr>,
+    line: Line,
+    handle: MeshHandle,
+    up: watch::Sender<Connections>,
     endpoint: Endpoint,
     _tasks: JoinSet<()>,
+}
+
+/// The way to the peers, for those who talk with them. Cheap to clone; it does not keep the mesh
+/// running.
+#[derive(Debug, Clone)]
+pub struct MeshHandle {
+    shared: Arc<Shared>,
+    views: watch::Receiver<Views>,
+    up: watch::Receiver<Connections>,
+    /// For the streams that this node opens.
+    places: Arc<BTreeMap<(NodeName, Purpose), Arc<Semaphore>>>,
 }
 
 impl Mesh {
@@ -156,47 +217,62 @@ impl Mesh {
     /// [`MeshError`]; a peer that is not there is none.
     pub fn start(config: MeshConfig) -> Result<Self, MeshError> {
         let pins = pins(&config)?;
-        let transport = Arc::new(transport());
-        let server = tls::server(&config.identity, &pins).map_err(MeshError::Key)?;
-        let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
-        server.transport_config(Arc::clone(&transport));
-        let client = tls::client(&config.identity, &pins).map_err(MeshError::Key)?;
-        let mut client = quinn::ClientConfig::new(Arc::new(client));
-        client.transport_config(transport);
-        let listen = |source| MeshError::Listen {
+        let endpoint = endpoint(&config, &pins)?;
+        let address = endpoint.local_addr().map_err(|source| MeshError::Listen {
             address: config.listen,
             source,
-        };
-        let socket = std::net::UdpSocket::bind(config.listen).map_err(listen)?;
-        let runtime = Arc::new(TokioRuntime);
-        let endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime);
-        let mut endpoint = endpoint.map_err(listen)?;
-        endpoint.set_default_client_config(client);
-        let address = endpoint.local_addr().map_err(listen)?;
-
+        })?;
         let names: Vec<_> = config.peers.iter().map(|peer| peer.name.clone()).collect();
+        let places = names.iter().flat_map(|name| {
+            Purpose::ALL.map(|purpose| {
+                let places = Arc::new(Semaphore::new(purpose.at_once()));
+                ((name.clone(), purpose), places)
+            })
+        });
+        let places = Arc::new(places.collect());
         let incarnation = RandomState::new().build_hasher().finish();
         let engine = Engine::new(Instant::now(), config.name.clone(), incarnation, names);
-        let (services, heard) = watch::channel(Vec::new());
+        let (said, heard) = watch::channel(Said::default());
+        let (asks, asked) = watch::channel(None);
         let (publish, views) = watch::channel(Vec::new());
+        let (up, is_up) = watch::channel(Connections::new());
         let (inbox, outside) = mpsc::channel(INBOX);
+        let line = Line {
+            said,
+            answers: inbox.clone(),
+            asks,
+        };
         let shared = Arc::new(Shared {
             inbox,
             pins,
             connections: AtomicU64::new(0),
+            ports: Ports::default(),
+            letterboxes: Letterboxes::default(),
         });
+        let doors = config.peers.iter().map(|peer| peer.address.ip()).collect();
+        let addresses = config.peers.iter();
+        let addresses = addresses.map(|peer| (peer.name.clone(), peer.address));
+        let addresses = addresses.collect();
         let mut tasks = JoinSet::new();
-        tasks.spawn(drive(engine, outside, heard, publish));
-        tasks.spawn(accept(endpoint.clone(), Arc::clone(&shared)));
+        tasks.spawn(drive(engine, outside, (heard, asked), publish, up.clone()));
+        tasks.spawn(accept(endpoint.clone(), doors, Arc::clone(&shared)));
         for peer in config.peers {
             if config.name < peer.name {
                 tasks.spawn(dial(endpoint.clone(), peer, Arc::clone(&shared)));
             }
         }
+        let handle = MeshHandle {
+            shared,
+            views,
+            up: is_up,
+            places,
+        };
         Ok(Self {
             address,
-            services,
-            views,
+            addresses,
+            line,
+            handle,
+            up,
             endpoint,
             _tasks: tasks,
         })
@@ -210,24 +286,161 @@ impl Mesh {
 
     /// This node's services are these now; `failing_for` is counted on from here.
     pub fn set_services(&self, services: Vec<ServiceStatus>) {
-        self.services.send_replace(services);
+        self.line.said.send_modify(|said| {
+            said.services = services;
+            said.at = Some(Instant::now());
+        });
     }
 
-    /// The same, for a task of its own.
-    pub(super) fn speaker(&self) -> watch::Sender<Vec<ServiceStatus>> {
-        self.services.clone()
+    /// How fit this node's data are to be served from: the first [`MAX_DATA_SETS`].
+    ///
+    /// [`MAX_DATA_SETS`]: super::wire::MAX_DATA_SETS
+    pub fn set_data(&self, mut data: Vec<DataStatus>) {
+        data.truncate(super::wire::MAX_DATA_SETS);
+        self.line.said.send_modify(|said| said.data = data);
     }
 
-    /// What is known of the peers, and when that changes.
+    /// Whose requests this node answers: the first [`MAX_NETWORKS`]. Peers hear of it seldom
+    /// ([`CLIENTS_EVERY`]).
+    ///
+    /// [`MAX_NETWORKS`]: super::wire::MAX_NETWORKS
+    /// [`CLIENTS_EVERY`]: super::engine::CLIENTS_EVERY
+    pub fn set_clients(&self, mut clients: Clients) {
+        clients.top.truncate(super::wire::MAX_NETWORKS);
+        self.line
+            .said
+            .send_modify(|said| said.clients = Some(clients));
+    }
+
+    /// For the tasks of a node that takes part.
+    pub(super) fn line(&self) -> Line {
+        self.line.clone()
+    }
+
+    /// Where each peer is.
+    pub(super) const fn addresses(&self) -> &BTreeMap<NodeName, SocketAddr> {
+        &self.addresses
+    }
+
+    /// For those who talk with peers.
+    #[must_use]
+    pub fn handle(&self) -> MeshHandle {
+        self.handle.clone()
+    }
+
+    /// [`MeshHandle::views`].
     #[must_use]
     pub fn views(&self) -> watch::Receiver<Views> {
-        self.views.clone()
+        self.handle.views()
+    }
+
+    /// [`MeshHandle::accept`].
+    #[must_use]
+    pub fn accept(&self, purpose: Purpose, at_once: usize) -> Incoming {
+        self.handle.accept(purpose, at_once)
+    }
+
+    /// [`MeshHandle::datagrams`].
+    #[must_use]
+    pub fn datagrams(&self, purpose: Purpose) -> Datagrams {
+        self.handle.datagrams(purpose)
     }
 }
 
 impl Drop for Mesh {
     fn drop(&mut self) {
+        self.up.send_replace(Connections::new());
+        self.handle.shared.ports.close();
+        self.handle.shared.letterboxes.close();
         self.endpoint.close(VarInt::from_u32(0), b"the node stops");
+    }
+}
+
+impl MeshHandle {
+    /// What is known of the peers, and when that changes.
+    #[must_use]
+    pub fn views(&self) -> watch::Receiver<Views> {
+        self.views.clone()
+    }
+
+    /// Whether the peer is up: it has said who it is, over the connection that stands.
+    #[must_use]
+    pub fn is_up(&self, peer: &NodeName) -> bool {
+        self.up.borrow().contains_key(peer)
+    }
+
+    /// Opens a stream. Returns within [`OPEN_TIME`], at once when the peer is not up. Whether the
+    /// peer takes it shows when it is used ([`StreamError::Refused`]). Cancelled, there is none.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(
+        &self,
+        peer: &NodeName,
+        purpose: Purpose,
+    ) -> Result<(Sender, Receiver), OpenError> {
+        let down = || OpenError::Down(peer.clone());
+        let connection = self.connection(peer).ok_or_else(down)?;
+        let places = self.places.get(&(peer.clone(), purpose)).ok_or_else(down)?;
+        let until = (Instant::now() + OPEN_TIME).into();
+        let place = timeout_at(until, Arc::clone(places).acquire_owned()).await;
+        let busy = |_| OpenError::Busy {
+            peer: peer.clone(),
+            purpose,
+        };
+        // It is never closed.
+        let place = Arc::new(place.map_err(busy)?.map_err(|_| down())?);
+        let opened = timeout_at(until, async {
+            let (send, receive) = connection.open_bi().await?;
+            let mut sender = Sender::new(send, Some(purpose), Some(Arc::clone(&place)));
+            sender.write_all(&[purpose.number()]).await?;
+            Ok((sender, Receiver::new(receive, Some(place))))
+        });
+        let opened = opened.await.map_err(|_| OpenError::Late(peer.clone()))?;
+        opened.map_err(|error: StreamError| OpenError::Lost {
+            peer: peer.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Streams of this purpose that peers open, from now on, at most `at_once` of each peer and
+    /// never more than [`Purpose::at_once`]. An [`Incoming`] that was there for it ends.
+    #[must_use]
+    pub fn accept(&self, purpose: Purpose, at_once: usize) -> Incoming {
+        self.shared.ports.accept(purpose, at_once, MAX_PEERS)
+    }
+
+    /// Sends a datagram, or drops it; never waits. At most [`max_datagram`](Self::max_datagram)
+    /// bytes. When [`datagrams::SEND_BUFFER`] bytes wait, the oldest are dropped for it.
+    ///
+    /// # Errors
+    /// [`DatagramError`]. `Ok` does not say that it arrives.
+    pub fn send_datagram(
+        &self,
+        peer: &NodeName,
+        purpose: Purpose,
+        bytes: &[u8],
+    ) -> Result<(), DatagramError> {
+        let connection = self.connection(peer);
+        let connection = connection.ok_or_else(|| DatagramError::Down(peer.clone()))?;
+        datagrams::send(&connection, peer, purpose, bytes)
+    }
+
+    /// The longest datagram that the way to the peer takes now, in bytes; `None` when it is not up
+    /// or takes none. It may shrink.
+    #[must_use]
+    pub fn max_datagram(&self, peer: &NodeName) -> Option<usize> {
+        datagrams::longest(&self.connection(peer)?)
+    }
+
+    /// Datagrams of this purpose, from now on. A [`Datagrams`] that was there for it ends.
+    #[must_use]
+    pub fn datagrams(&self, purpose: Purpose) -> Datagrams {
+        self.shared.letterboxes.take(purpose, MAX_PEERS)
+    }
+
+    fn connection(&self, peer: &NodeName) -> Option<Connection> {
+        self.up.borrow().get(peer).cloned()
     }
 }
 
@@ -257,363 +470,69 @@ fn pins(config: &MeshConfig) -> Result<Arc<Pins>, MeshError> {
     Ok(Pins::new(known))
 }
 
+/// Of the UDP socket, each way: what comes while a busy host does not run this.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// Streams of a connection that this node allows its peer: the control stream, and what has ended
+/// here but not yet there, beside those that live.
+const STREAMS: u32 = 1 + 2 * STREAMS_AT_ONCE;
+/// Of all purposes.
+const STREAMS_AT_ONCE: u32 = {
+    let [files, transfers, leases] = Purpose::ALL;
+    (files.at_once() + transfers.at_once() + leases.at_once()) as u32
+};
+/// The control stream, and what each of the two has opened: none of them takes another's part.
+const WINDOW: u32 = STREAM_WINDOW * (1 + 2 * STREAMS_AT_ONCE);
+
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     let silence = u32::try_from(SILENCE.as_millis()).unwrap_or(u32::MAX);
     transport.max_idle_timeout(Some(VarInt::from_u32(silence).into()));
     transport.keep_alive_interval(Some(KEEP_ALIVE));
-    // The control stream, and none of anybody else's choosing.
-    transport.max_concurrent_bidi_streams(VarInt::from_u32(1));
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(STREAMS));
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
-    transport.stream_receive_window(VarInt::from_u32(1 << 20));
-    transport.receive_window(VarInt::from_u32(1 << 20));
-    transport.send_window(1 << 20);
-    transport.datagram_receive_buffer_size(None);
+    transport.stream_receive_window(VarInt::from_u32(STREAM_WINDOW));
+    transport.receive_window(VarInt::from_u32(WINDOW));
+    transport.send_window(u64::from(WINDOW));
+    transport.datagram_receive_buffer_size(Some(datagrams::RECEIVE_BUFFER));
+    transport.datagram_send_buffer_size(datagrams::SEND_BUFFER);
     transport
 }
 
+fn endpoint(config: &MeshConfig, pins: &Arc<Pins>) -> Result<Endpoint, MeshError> {
+    let transport = Arc::new(transport());
+    let server = tls::server(&config.identity, pins).map_err(MeshError::Key)?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
+    server.transport_config(Arc::clone(&transport));
+    let client = tls::client(&config.identity, pins).map_err(MeshError::Key)?;
+    let mut client = quinn::ClientConfig::new(Arc::new(client));
+    client.transport_config(transport);
+    let listen = |source| MeshError::Listen {
+        address: config.listen,
+        source,
+    };
+    let socket = std::net::UdpSocket::bind(config.listen).map_err(listen)?;
+    // As much as the system allows (net.core.rmem_max, wmem_max): smaller ones work, and drop more.
+    let _ = set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
+    let _ = set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
+    let runtime = Arc::new(TokioRuntime);
+    let endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime);
+    let mut endpoint = endpoint.map_err(listen)?;
+    endpoint.set_default_client_config(client);
+    Ok(endpoint)
+}
+
 /// What the tasks have in common.
+#[derive(Debug)]
 struct Shared {
     inbox: mpsc::Sender<Inbox>,
     pins: Arc<Pins>,
     /// Numbers given so far.
     connections: AtomicU64,
+    ports: Ports,
+    letterboxes: Letterboxes,
 }
 
-/// What comes to the engine.
-enum Inbox {
-    Connected {
-        peer: NodeName,
-        id: ConnectionId,
-        connection: Connection,
-        tell: mpsc::Sender<Message>,
-    },
-    Message(NodeName, ConnectionId, Message),
-    Closed(NodeName, ConnectionId, Reason),
-}
-
-/// The engine's task.
-async fn drive(
-    mut engine: Engine,
-    mut inbox: mpsc::Receiver<Inbox>,
-    mut services: watch::Receiver<Vec<ServiceStatus>>,
-    publish: watch::Sender<Views>,
-) {
-    let mut links: BTreeMap<ConnectionId, (Connection, mpsc::Sender<Message>)> = BTreeMap::new();
-    loop {
-        let due = engine.poll_timeout().map(|(at, _)| at);
-        let wait = async {
-            match due {
-                Some(at) => sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            item = inbox.recv() => match item {
-                None => return,
-                Some(Inbox::Connected { peer, id, connection, tell }) => {
-                    links.insert(id, (connection, tell));
-                    engine.handle_connected(Instant::now(), &peer, id);
-                }
-                Some(Inbox::Message(peer, id, message)) => {
-                    engine.handle_message(Instant::now(), wall(), &peer, id, message);
-                }
-                Some(Inbox::Closed(peer, id, reason)) => {
-                    links.remove(&id);
-                    engine.handle_closed(&peer, id, reason);
-                }
-            },
-            changed = services.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                let services = services.borrow_and_update().clone();
-                engine.handle_status(Instant::now(), services);
-            }
-            () = wait => {}
-        }
-        engine.handle_timeout(Instant::now(), wall());
-        while let Some(output) = engine.poll_output() {
-            carry_out(output, &mut links);
-        }
-        let views: Views = engine
-            .peers()
-            .map(|(name, view)| (name.clone(), view))
-            .collect();
-        publish.send_if_modified(|old| {
-            let is_new = *old != views;
-            *old = views;
-            is_new
-        });
-    }
-}
-
-fn carry_out(
-    output: Output,
-    links: &mut BTreeMap<ConnectionId, (Connection, mpsc::Sender<Message>)>,
-) {
-    match output {
-        Output::Send(id, message) => {
-            let Some((connection, tell)) = links.get(&id) else {
-                return;
-            };
-            // Its task sees the end, and says so.
-            if matches!(
-                tell.try_send(message),
-                Err(mpsc::error::TrySendError::Full(_))
-            ) {
-                close(connection, "it does not read what it is told");
-            }
-        }
-        Output::Close(id, reason) => {
-            if let Some((connection, _)) = links.get(&id) {
-                close(connection, reason.as_str());
-            }
-        }
-        Output::Up(peer) => tracing::info!(%peer, "the peer is there"),
-        Output::Down(peer, reason) => tracing::warn!(%peer, %reason, "the peer is gone"),
-        Output::Heard { .. } => {} // in the views
-    }
-}
-
-fn close(connection: &Connection, reason: &str) {
-    connection.close(VarInt::from_u32(1), reason.as_bytes());
-}
-
-/// In microseconds since 1970.
-fn wall() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-    })
-}
-
-async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
-    let places = Arc::new(Semaphore::new(HANDSHAKES));
-    let mut tasks = JoinSet::new();
-    let mut told = Told::default();
-    loop {
-        tokio::select! {
-            incoming = endpoint.accept() => {
-                let Some(incoming) = incoming else { return };
-                if !incoming.remote_address_validated() {
-                    // It cannot fail for one whose address is not validated.
-                    let _ = incoming.retry();
-                    continue;
-                }
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                    incoming.refuse();
-                    continue;
-                };
-                let shared = Arc::clone(&shared);
-                tasks.spawn(async move {
-                    let remote = incoming.remote_address();
-                    let shaken = shake_hands(incoming, &shared).await;
-                    drop(place);
-                    match shaken {
-                        Ok((connection, peer)) => {
-                            serve(connection, peer, false, &shared).await;
-                            None
-                        }
-                        Err(error) => Some((remote, error)),
-                    }
-                });
-            }
-            Some(ended) = tasks.join_next() => {
-                if let Ok(Some((remote, error))) = ended {
-                    told.tell(remote, &error);
-                }
-            }
-        }
-    }
-}
-
-async fn shake_hands(
-    incoming: Incoming,
-    shared: &Shared,
-) -> Result<(Connection, NodeName), String> {
-    let connecting = incoming.accept().map_err(|error| error.to_string())?;
-    let connected = timeout(HANDSHAKE_TIME, connecting).await;
-    let connection = connected
-        .map_err(|_| format!("no handshake within {HANDSHAKE_TIME:?}"))?
-        .map_err(|error| error.to_string())?;
-    let peer = owner(&connection, &shared.pins).ok_or("no key of a peer")?;
-    Ok((connection, peer))
-}
-
-/// Whose key the connection has proven.
-fn owner(connection: &Connection, pins: &Pins) -> Option<NodeName> {
-    let proven = connection.peer_identity()?;
-    let chain = proven.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>();
-    pins.owner(chain.ok()?.first()?).cloned()
-}
-
-/// Strangers may knock often; the log says so seldom.
-#[derive(Default)]
-struct Told {
-    last: Option<Instant>,
-    kept: u64,
-}
-
-impl Told {
-    fn tell(&mut self, remote: SocketAddr, error: &str) {
-        let is_early = self.last.is_some_and(|last| last.elapsed() < TELL_EVERY);
-        if is_early {
-            self.kept += 1;
-            return;
-        }
-        let untold = std::mem::take(&mut self.kept);
-        self.last = Some(Instant::now());
-        let error = Reason::new(error);
-        tracing::warn!(%remote, %error, untold, "a handshake failed");
-    }
-}
-
-/// Dials one peer for as long as the mesh runs.
-async fn dial(endpoint: Endpoint, peer: PeerConfig, shared: Arc<Shared>) {
-    let mut pause = BACK_OFF_MIN;
-    let mut last = String::new();
-    loop {
-        match connect(&endpoint, &peer, &shared).await {
-            Ok(connection) => {
-                last.clear();
-                serve(connection, peer.name.clone(), true, &shared).await;
-                pause = BACK_OFF_MIN;
-            }
-            Err(error) => {
-                // The same again is no news.
-                if error != last {
-                    let (peer, address) = (&peer.name, peer.address);
-                    let error = Reason::new(&error);
-                    tracing::warn!(%peer, %address, %error, "no connection; dialling on");
-                }
-                last = error;
-            }
-        }
-        sleep(jittered(pause)).await;
-        pause = (pause * 2).min(BACK_OFF_MAX);
-    }
-}
-
-async fn connect(
-    endpoint: &Endpoint,
-    peer: &PeerConfig,
-    shared: &Shared,
-) -> Result<Connection, String> {
-    let connecting = endpoint.connect(peer.address, "anycast-mesh");
-    let connecting = connecting.map_err(|error| error.to_string())?;
-    let connected = timeout(HANDSHAKE_TIME, connecting).await;
-    let connection = connected
-        .map_err(|_| format!("no handshake within {HANDSHAKE_TIME:?}"))?
-        .map_err(|error| error.to_string())?;
-    match owner(&connection, &shared.pins) {
-        Some(name) if name == peer.name => Ok(connection),
-        Some(name) => {
-            close(&connection, "another peer was expected at this address");
-            Err(format!("{name} answers there"))
-        }
-        None => Err("no key of a peer".to_owned()),
-    }
-}
-
-/// Between three quarters of it and five.
-fn jittered(pause: Duration) -> Duration {
-    let random = RandomState::new().build_hasher().finish();
-    let part = u32::try_from(random % 512).unwrap_or_default();
-    pause * 3 / 4 + pause / 1024 * part
-}
-
-/// One connection from its handshake to its end.
-async fn serve(connection: Connection, peer: NodeName, dialled: bool, shared: &Shared) {
-    let id = ConnectionId(shared.connections.fetch_add(1, Ordering::Relaxed));
-    let (tell, outgoing) = mpsc::channel(OUTBOX);
-    let connected = Inbox::Connected {
-        peer: peer.clone(),
-        id,
-        connection: connection.clone(),
-        tell,
-    };
-    if shared.inbox.send(connected).await.is_err() {
-        return;
-    }
-    let error = match talk(&connection, &peer, id, dialled, outgoing, shared).await {
-        Ok(()) => "the node stops".to_owned(),
-        Err(error) => error,
-    };
-    close(&connection, &error);
-    let closed = Inbox::Closed(peer, id, Reason::new(&error));
-    // The engine has gone: there is nobody to tell.
-    let _ = shared.inbox.send(closed).await;
-}
-
-async fn talk(
-    connection: &Connection,
-    peer: &NodeName,
-    id: ConnectionId,
-    dialled: bool,
-    outgoing: mpsc::Receiver<Message>,
-    shared: &Shared,
-) -> Result<(), String> {
-    let stream = async {
-        if dialled {
-            connection.open_bi().await
-        } else {
-            connection.accept_bi().await
-        }
-    };
-    let stream = timeout(HANDSHAKE_TIME, stream).await;
-    let (send, receive) = stream
-        .map_err(|_| format!("no control stream within {HANDSHAKE_TIME:?}"))?
-        .map_err(|error| error.to_string())?;
-    tokio::select! {
-        ended = listen(receive, peer, id, shared) => ended,
-        ended = say(send, outgoing) => ended,
-        error = connection.closed() => Err(error.to_string()),
-    }
-}
-
-async fn say(mut stream: SendStream, mut outgoing: mpsc::Receiver<Message>) -> Result<(), String> {
-    while let Some(message) = outgoing.recv().await {
-        let frame = message.encode().map_err(|error| error.to_string())?;
-        let written = stream.write_all(&frame).await;
-        written.map_err(|error| error.to_string())?;
-    }
-    Ok(())
-}
-
-async fn listen(
-    mut stream: RecvStream,
-    peer: &NodeName,
-    id: ConnectionId,
-    shared: &Shared,
-) -> Result<(), String> {
-    loop {
-        let mut head = [0; 4];
-        // Between two frames there may be silence, if not at first: who says nothing is no peer.
-        let first = stream.read_exact(&mut head[..1]).await;
-        first.map_err(|error| error.to_string())?;
-        let frame = timeout(FRAME_TIME, rest_of_frame(&mut stream, head)).await;
-        let frame = frame.map_err(|_| format!("a frame took longer than {FRAME_TIME:?}"))??;
-        let decoded = Message::decode(&frame).map_err(|error: WireError| error.to_string())?;
-        let Some(message) = decoded else {
-            continue; // of a later version
-        };
-        let inbox = Inbox::Message(peer.clone(), id, message);
-        if shared.inbox.send(inbox).await.is_err() {
-            return Ok(());
-        }
-    }
-}
-
-async fn rest_of_frame(stream: &mut RecvStream, mut head: [u8; 4]) -> Result<Vec<u8>, String> {
-    let rest = stream.read_exact(&mut head[1..]).await;
-    rest.map_err(|error| error.to_string())?;
-    let length = frame_length(head).map_err(|error| error.to_string())?;
-    let mut frame = vec![0; length];
-    let read = stream.read_exact(&mut frame).await;
-    read.map_err(|error| error.to_string())?;
-    Ok(frame)
-}
-
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,14 @@
 //! field that may be absent has a default, and none ever changes its meaning. Where that is not
 //! enough the version changes; [`Hello`] says which ones a node speaks.
 
-use crate::service::{NodeName, ServiceName};
+mod fields;
+
+use ipnet::IpNet;
+
+use self::fields::{Fields, Read};
+pub use crate::catchment::Clients;
+use crate::health::Reason;
+use crate::service::{CheckName, NodeName, ServiceName};
 
 /// The version that this node prefers.
 pub const VERSION: u16 = 1;
@@ -19,10 +26,17 @@ pub const MAX_FRAME: usize = 256 << 10;
 /// Most services in one [`Status`]; a longer one ends the connection.
 pub const MAX_SERVICES: usize = 1024;
 
+/// Most data sets in one [`Status`]; a longer one ends the connection.
+pub const MAX_DATA_SETS: usize = 64;
+/// Most client networks in one [`Status`]; a longer one ends the connection.
+pub const MAX_NETWORKS: usize = 16;
+
 const HELLO: u8 = 1;
 const STATUS: u8 = 2;
 const PING: u8 = 3;
 const PONG: u8 = 4;
+const GRANT_REQUEST: u8 = 5;
+const GRANT: u8 = 6;
 
 /// A message of the control stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +50,10 @@ pub enum Message {
     Ping(Ping),
     /// Its answer.
     Pong(Pong),
+    /// Asks for promises not to withdraw (F5).
+    GrantRequest(GrantRequest),
+    /// Its answer.
+    Grant(Grant),
 }
 
 /// Who speaks, and how.
@@ -58,6 +76,25 @@ pub struct Status {
     pub sequence: u64,
     /// At most [`MAX_SERVICES`].
     pub services: Vec<ServiceStatus>,
+    /// The version of the node's software, where it says so.
+    pub software: Option<Reason>,
+    /// How fit its data are to be served, where it says so: at most [`MAX_DATA_SETS`].
+    pub data: Vec<DataStatus>,
+    /// Whose requests it answers, at most [`MAX_NETWORKS`]; `None`: as it said last.
+    pub clients: Option<Clients>,
+}
+
+/// How fit a set of data is to be served from: the files, the leases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataStatus {
+    /// Which set.
+    pub name: CheckName,
+    /// Whether the node may be preferred as far as this set is concerned.
+    pub ready: bool,
+    /// Why, or why not.
+    pub reason: Option<Reason>,
+    /// How many items it lacks, where it knows.
+    pub behind: Option<u64>,
 }
 
 /// How one of them is.
@@ -93,6 +130,32 @@ pub struct Pong {
     pub sent: i64,
 }
 
+/// Asks a peer to promise that it does not withdraw these services by itself, for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantRequest {
+    /// The answer has the same; never used twice.
+    pub id: u64,
+    /// For how many milliseconds; the asker counts from when it sent this, since no two nodes
+    /// share a clock.
+    pub duration: u32,
+    /// At most [`MAX_SERVICES`].
+    pub services: Vec<ServiceName>,
+}
+
+/// The answer to a [`GrantRequest`]. A service that is in neither list may be promised or not;
+/// the asker takes it for not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// That of the request.
+    pub id: u64,
+    /// For how many milliseconds the promises are; the granter counts from its answer.
+    pub duration: u32,
+    /// It will not withdraw these by itself: at most [`MAX_SERVICES`].
+    pub granted: Vec<ServiceName>,
+    /// It promises nothing about these: at most [`MAX_SERVICES`].
+    pub refused: Vec<ServiceName>,
+}
+
 /// Why bytes are no message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -120,15 +183,19 @@ pub enum WireError {
     #[error("a frame of {0} bytes; at most {MAX_FRAME} are taken")]
     Long(usize),
     /// More than [`MAX_SERVICES`].
-    #[error("a status of more than {MAX_SERVICES} services")]
+    #[error("a message about more than {MAX_SERVICES} services")]
     Services,
+    /// More than [`MAX_DATA_SETS`] or [`MAX_NETWORKS`].
+    #[error("a status of more than {MAX_DATA_SETS} data sets or {MAX_NETWORKS} networks")]
+    Status,
 }
 
 impl Message {
     /// The frame, its length included.
     ///
     /// # Errors
-    /// [`WireError::Services`]; [`WireError::Long`] cannot happen below that number.
+    /// [`WireError::Services`] and [`WireError::Status`]; [`WireError::Long`] cannot happen below
+    /// their numbers.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
         let mut body = Fields(Vec::new());
         match self {
@@ -140,14 +207,8 @@ impl Message {
                 body.put(4, &hello.incarnation.to_be_bytes());
             }
             Self::Status(status) => {
-                if status.services.len() > MAX_SERVICES {
-                    return Err(WireError::Services);
-                }
                 body.0.push(STATUS);
-                body.put(1, &status.sequence.to_be_bytes());
-                for service in &status.services {
-                    body.put(2, &service.encode());
-                }
+                status.encode(&mut body)?;
             }
             Self::Ping(ping) => {
                 body.0.push(PING);
@@ -158,6 +219,19 @@ impl Message {
                 body.put(1, &pong.id.to_be_bytes());
                 body.put(2, &pong.received.to_be_bytes());
                 body.put(3, &pong.sent.to_be_bytes());
+            }
+            Self::GrantRequest(request) => {
+                body.0.push(GRANT_REQUEST);
+                body.put(1, &request.id.to_be_bytes());
+                body.put(2, &request.duration.to_be_bytes());
+                put_names(&mut body, 3, &request.services)?;
+            }
+            Self::Grant(grant) => {
+                body.0.push(GRANT);
+                body.put(1, &grant.id.to_be_bytes());
+                body.put(2, &grant.duration.to_be_bytes());
+                put_names(&mut body, 3, &grant.granted)?;
+                put_names(&mut body, 4, &grant.refused)?;
             }
         }
         let length = u32::try_from(body.0.len()).ok();
@@ -187,20 +261,7 @@ impl Message {
                     incarnation: u64::from_be_bytes(fields.array(4)?),
                 })
             }
-            STATUS => {
-                let fields = Read::new(kind, rest)?;
-                let mut services = Vec::new();
-                for (_, value) in fields.0.iter().filter(|(tag, _)| *tag == 2) {
-                    if services.len() == MAX_SERVICES {
-                        return Err(WireError::Services);
-                    }
-                    services.push(ServiceStatus::decode(value)?);
-                }
-                Self::Status(Status {
-                    sequence: u64::from_be_bytes(fields.array(1)?),
-                    services,
-                })
-            }
+            STATUS => Self::Status(Status::decode(&Read::new(kind, rest)?)?),
             PING => {
                 let fields = Read::new(kind, rest)?;
                 Self::Ping(Ping {
@@ -213,6 +274,23 @@ impl Message {
                     id: u32::from_be_bytes(fields.array(1)?),
                     received: i64::from_be_bytes(fields.array(2)?),
                     sent: i64::from_be_bytes(fields.array(3)?),
+                })
+            }
+            GRANT_REQUEST => {
+                let fields = Read::new(kind, rest)?;
+                Self::GrantRequest(GrantRequest {
+                    id: u64::from_be_bytes(fields.array(1)?),
+                    duration: u32::from_be_bytes(fields.array(2)?),
+                    services: fields.names(3, MAX_SERVICES)?,
+                })
+            }
+            GRANT => {
+                let fields = Read::new(kind, rest)?;
+                Self::Grant(Grant {
+                    id: u64::from_be_bytes(fields.array(1)?),
+                    duration: u32::from_be_bytes(fields.array(2)?),
+                    granted: fields.names(3, MAX_SERVICES)?,
+                    refused: fields.names(4, MAX_SERVICES)?,
                 })
             }
             _ => return Ok(None),
@@ -231,6 +309,120 @@ pub fn frame_length(head: [u8; 4]) -> Result<usize, WireError> {
         return Err(WireError::Long(length));
     }
     Ok(length)
+}
+
+fn put_names(body: &mut Fields, tag: u8, names: &[ServiceName]) -> Result<(), WireError> {
+    if names.len() > MAX_SERVICES {
+        return Err(WireError::Services);
+    }
+    names
+        .iter()
+        .for_each(|name| body.put(tag, name.as_str().as_bytes()));
+    Ok(())
+}
+
+impl Status {
+    fn encode(&self, body: &mut Fields) -> Result<(), WireError> {
+        let networks = self.clients.as_ref().map_or(0, |clients| clients.top.len());
+        if self.services.len() > MAX_SERVICES {
+            return Err(WireError::Services);
+        }
+        if self.data.len() > MAX_DATA_SETS || networks > MAX_NETWORKS {
+            return Err(WireError::Status);
+        }
+        body.put(1, &self.sequence.to_be_bytes());
+        for service in &self.services {
+            body.put(2, &service.encode());
+        }
+        if let Some(software) = &self.software {
+            body.put(3, software.as_str().as_bytes());
+        }
+        for data in &self.data {
+            body.put(4, &data.encode());
+        }
+        if let Some(clients) = &self.clients {
+            body.put(5, &encode_clients(clients));
+        }
+        Ok(())
+    }
+
+    fn decode(fields: &Read<'_>) -> Result<Self, WireError> {
+        if fields.all(2).count() > MAX_SERVICES {
+            return Err(WireError::Services);
+        }
+        if fields.all(4).count() > MAX_DATA_SETS {
+            return Err(WireError::Status);
+        }
+        Ok(Self {
+            sequence: u64::from_be_bytes(fields.array(1)?),
+            services: fields
+                .all(2)
+                .map(ServiceStatus::decode)
+                .collect::<Result<_, _>>()?,
+            software: fields.reason(3),
+            data: fields
+                .all(4)
+                .map(DataStatus::decode)
+                .collect::<Result<_, _>>()?,
+            clients: fields.get(5).map(decode_clients).transpose()?,
+        })
+    }
+}
+
+const READY: u8 = 1;
+
+impl DataStatus {
+    fn encode(&self) -> Vec<u8> {
+        let mut fields = Fields(Vec::new());
+        fields.put(1, self.name.as_str().as_bytes());
+        fields.put(2, &[READY * u8::from(self.ready)]);
+        if let Some(reason) = &self.reason {
+            fields.put(3, reason.as_str().as_bytes());
+        }
+        if let Some(behind) = self.behind {
+            fields.put(4, &behind.to_be_bytes());
+        }
+        fields.0
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, WireError> {
+        let fields = Read::new(STATUS, value)?;
+        let [flags] = fields.array(2)?;
+        Ok(Self {
+            name: fields.text(1)?,
+            ready: flags & READY != 0,
+            reason: fields.reason(3),
+            behind: fields.number(4)?,
+        })
+    }
+}
+
+fn encode_clients(clients: &Clients) -> Vec<u8> {
+    let mut fields = Fields(Vec::new());
+    fields.put(1, &clients.total.to_be_bytes());
+    for (network, count) in &clients.top {
+        let mut one = Fields(Vec::new());
+        one.put(1, network.to_string().as_bytes());
+        one.put(2, &count.to_be_bytes());
+        fields.put(2, &one.0);
+    }
+    fields.0
+}
+
+fn decode_clients(value: &[u8]) -> Result<Clients, WireError> {
+    let fields = Read::new(STATUS, value)?;
+    if fields.all(2).count() > MAX_NETWORKS {
+        return Err(WireError::Status);
+    }
+    let one = |value| {
+        let fields = Read::new(STATUS, value)?;
+        let network: IpNet = fields.text(1)?;
+        Ok((network.trunc(), u64::from_be_bytes(fields.array(2)?)))
+    };
+    Ok(Clients {
+        total: u64::from_be_bytes(fields.array(1)?),
+        top: fields.all(2).map(one).collect::<Result<_, WireError>>()?,
+    })
 }
 
 const PREFERRED: u8 = 1;
@@ -255,170 +447,10 @@ impl ServiceStatus {
             name: fields.text(1)?,
             preferred: flags & PREFERRED != 0,
             draining: flags & DRAINING != 0,
-            failing_for: fields
-                .get(3)
-                .map(|_| fields.array(3))
-                .transpose()?
-                .map(u64::from_be_bytes),
+            failing_for: fields.number(3)?,
         })
     }
 }
 
-struct Fields(Vec<u8>);
-
-impl Fields {
-    /// Values are names and numbers, far below 64 KiB; a longer one would be cut.
-    fn put(&mut self, tag: u8, value: &[u8]) {
-        let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
-        self.0.push(tag);
-        self.0.extend(length.to_be_bytes());
-        self.0.extend(&value[..usize::from(length)]);
-    }
-}
-
-/// The fields of one message, or of one of its parts.
-struct Read<'a>(Vec<(u8, &'a [u8])>, u8);
-
-impl<'a> Read<'a> {
-    fn new(kind: u8, mut rest: &'a [u8]) -> Result<Self, WireError> {
-        let mut fields = Vec::new();
-        while let Some((&tag, after)) = rest.split_first() {
-            let (head, after) = after.split_first_chunk().ok_or(WireError::Cut)?;
-            let length = usize::from(u16::from_be_bytes(*head));
-            let value = after.get(..length).ok_or(WireError::Cut)?;
-            fields.push((tag, value));
-            rest = &after[length..];
-        }
-        Ok(Self(fields, kind))
-    }
-
-    /// The first field of this tag.
-    fn get(&self, tag: u8) -> Option<&'a [u8]> {
-        let found = self.0.iter().find(|(found, _)| *found == tag);
-        found.map(|(_, value)| *value)
-    }
-
-    fn need(&self, tag: u8) -> Result<&'a [u8], WireError> {
-        let kind = self.1;
-        self.get(tag).ok_or(WireError::Missing { kind, tag })
-    }
-
-    fn array<const N: usize>(&self, tag: u8) -> Result<[u8; N], WireError> {
-        let kind = self.1;
-        let value = self.need(tag)?.try_into();
-        value.map_err(|_| WireError::Field { kind, tag })
-    }
-
-    fn text<T: std::str::FromStr>(&self, tag: u8) -> Result<T, WireError> {
-        let kind = self.1;
-        let text = std::str::from_utf8(self.need(tag)?).ok();
-        let parsed = text.and_then(|text| text.parse().ok());
-        parsed.ok_or(WireError::Field { kind, tag })
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn name<T>() -> impl Strategy<Value = T>
-    where
-        T: std::str::FromStr + std::fmt::Debug,
-        T::Err: std::fmt::Debug,
-    {
-        "[a-z][a-z0-9-]{0,20}".prop_map(|text| text.trim_end_matches('-').parse().unwrap())
-    }
-
-    fn service() -> impl Strategy<Value = ServiceStatus> {
-        (name(), any::<bool>(), any::<bool>(), any::<Option<u64>>()).prop_map(
-            |(name, preferred, draining, failing_for)| ServiceStatus {
-                name,
-                preferred,
-                draining,
-                failing_for,
-            },
-        )
-    }
-
-    fn message() -> impl Strategy<Value = Message> {
-        prop_oneof![
-            (name(), any::<u16>(), any::<u16>(), any::<u64>()).prop_map(
-                |(name, version, least_version, incarnation)| Message::Hello(Hello {
-                    name,
-                    version,
-                    least_version,
-                    incarnation,
-                })
-            ),
-            (any::<u64>(), prop::collection::vec(service(), 0..5))
-                .prop_map(|(sequence, services)| Message::Status(Status { sequence, services })),
-            any::<u32>().prop_map(|id| Message::Ping(Ping { id })),
-            (any::<u32>(), any::<i64>(), any::<i64>())
-                .prop_map(|(id, received, sent)| Message::Pong(Pong { id, received, sent })),
-        ]
-    }
-
-    fn body(message: &Message) -> Vec<u8> {
-        let frame = message.encode().unwrap();
-        let (head, body) = frame.split_first_chunk().unwrap();
-        assert_eq!(frame_length(*head), Ok(body.len()));
-        body.to_vec()
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_said_is_what_is_heard(message in message()) {
-            prop_assert_eq!(Message::decode(&body(&message)), Ok(Some(message)));
-        }
-
-        #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Message::decode(&bytes);
-        }
-
-        #[test]
-        fn a_cut_message_is_an_error_or_lacks_a_field(message in message(), cut in any::<prop::sample::Index>()) {
-            let whole = body(&message);
-            let cut = cut.index(whole.len());
-            if let Ok(Some(heard)) = Message::decode(&whole[..cut]) {
-                // Only services may be fewer.
-                prop_assert!(matches!(heard, Message::Status(_)));
-            }
-        }
-
-        #[test]
-        fn fields_of_a_later_version_are_skipped(message in message(), tag in 100u8.., value in prop::collection::vec(any::<u8>(), 0..20)) {
-            let mut newer = Fields(body(&message));
-            newer.put(tag, &value);
-            prop_assert_eq!(Message::decode(&newer.0), Ok(Some(message)));
-        }
-    }
-
-    #[test]
-    fn a_message_of_a_later_version_is_skipped() {
-        assert_eq!(Message::decode(&[200, 1, 0, 1, 9]), Ok(None));
-        assert_eq!(Message::decode(&[]), Err(WireError::Cut));
-    }
-
-    #[test]
-    fn a_frame_that_is_too_long_is_refused_by_its_length_alone() {
-        assert_eq!(frame_length([0, 4, 0, 0]), Ok(MAX_FRAME));
-        assert!(frame_length([0, 4, 0, 1]).is_err());
-        assert!(frame_length([0xff; 4]).is_err());
-    }
-
-    #[test]
-    fn a_name_that_is_none_is_refused() {
-        let mut fields = Fields(vec![HELLO]);
-        fields.put(1, b"../etc");
-        fields.put(2, &[0, 1]);
-        fields.put(3, &[0, 1]);
-        fields.put(4, &[0; 8]);
-        let refused = WireError::Field {
-            kind: HELLO,
-            tag: 1,
-        };
-        assert_eq!(Message::decode(&fields.0), Err(refused));
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::orders::{IntentSnapshot, Orders, Saved};
+use super::peers::MeshStatus;
 use crate::announce::{Preference, Role};
 use crate::drain::{self, Drain};
 use crate::health::{Reason, Severity, Verdict};
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub fleet: Vec<(NodeName, Option<PeerReport>)>,
     /// Peers that promise not to withdraw.
     pub grants: usize,
+    /// Whether more would matter: the node is to ask its peers for them.
+    pub wants_grants: bool,
     /// Since when; `None` while what is in force is not known yet.
     pub since: Option<Instant>,
     /// Why.
@@ -121,6 +124,7 @@ impl Snapshot {
             readiness: Vec::new(),
             fleet: Vec::new(),
             grants: 0,
+            wants_grants: false,
             since: None,
             reason: "starting: what is in force is being observed".into(),
             would_raise: None,
@@ -166,6 +170,7 @@ impl Snapshot {
                 .map(|(name, report)| (name.clone(), report.cloned()))
                 .collect(),
             grants: machine.grants(),
+            wants_grants: machine.wants_grants(),
             since: Some(machine.since()),
             reason: machine.reason().clone(),
             would_raise: machine.would_raise(),
@@ -195,6 +200,9 @@ pub struct NodeStatus {
     pub node: NodeName,
     /// Its services in the order they were started.
     pub services: Vec<ServiceStatus>,
+    /// The other nodes; absent where this node takes part in no mesh.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub mesh: Option<MeshStatus>,
 }
 
 impl NodeStatus {
@@ -439,6 +447,6 @@ impl ServiceStatus {
 }
 
 /// In seconds, to the millisecond.
-fn seconds(time: Duration) -> f64 {
+pub(crate) fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
 }

@@ -32,9 +32,10 @@ impl sync::Sync for Files {
 
     async fn force(&self) -> Result<Forced, SyncError> {
         self.0.notified().await;
-        let mut forced = Forced::default();
-        forced.fetched = 2;
-        Ok(forced)
+        Ok(Forced {
+            fetched: 2,
+            ..Forced::default()
+        })
     }
 }
 

@@ -16,6 +16,8 @@ mod data_sets;
 #[cfg(feature = "checks")]
 mod full_disk;
 mod log;
+#[cfg(feature = "mesh")]
+mod mesh;
 mod metrics;
 mod monitoring;
 mod openmetrics;

@@ -11,6 +11,6 @@ pub(crate) enum Message {
     },
     /// Will you promise not to withdraw for so long?
     Request { id: u64, duration: Duration },
-    /// Yes; counted from the request.
+    /// Yes, counted from the request; for no time: no, and no longer.
     Grant { id: u64, duration: Duration },
 }

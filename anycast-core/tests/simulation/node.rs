@@ -329,11 +329,19 @@ impl Node {
         })
     }
 
-    /// A request for consent, where one is of use.
-    pub(crate) fn request(&mut self, now: Instant, duration: Duration) -> Option<Message> {
+    /// A request for consent, where one is of use; or an `eager` one, where it is not.
+    pub(crate) fn request(
+        &mut self,
+        now: Instant,
+        duration: Duration,
+        eager: bool,
+    ) -> Option<Message> {
         let asks = matches!(self.policy.fail_safe, FailSafe::Withdraw(_));
         let process = self.process.as_mut().filter(|_| asks)?;
-        process.machine.failing_since()?;
+        let fails = process.machine.failing_since().is_some();
+        if !(process.machine.wants_grants() || (eager && fails)) {
+            return None;
+        }
         self.next_request += 1;
         process.requests.insert(self.next_request, now);
         if process.requests.len() > 8 {
@@ -398,13 +406,19 @@ impl Node {
         duration: Duration,
     ) -> Option<Message> {
         let process = self.process.as_ref()?;
+        let refusal = Message::Grant {
+            id,
+            duration: Duration::ZERO,
+        };
         if !process.reconciler.is_in_force(Preference::Preferred) {
-            return None;
+            return Some(refusal);
         }
         self.hear(now, &Input::GrantRequest(peer.clone(), duration));
         let process = self.process.as_mut()?;
         // Asked twice, as the driver does: the same promise.
-        let granted = process.machine.handle_grant_request(now, peer, duration)?;
+        let Some(granted) = process.machine.handle_grant_request(now, peer, duration) else {
+            return Some(refusal);
+        };
         process.promised = process.promised.max(Some(now + granted));
         let duration = granted;
         Some(Message::Grant { id, duration })

@@ -338,7 +338,8 @@ impl World {
                 self.broadcast(index, report);
                 if self.rng.chance(50) {
                     let lasts = Duration::from_millis(self.rng.range(3000, 40_000));
-                    let request = self.nodes[index].request(now, lasts);
+                    let eager = self.rng.chance(50);
+                    let request = self.nodes[index].request(now, lasts, eager);
                     self.broadcast(index, request);
                 }
                 let after = self.rng.range(1500 * MS, 2500 * MS);
@@ -346,7 +347,9 @@ impl World {
             }
             Event::Deliver(from, message) => {
                 if let Some(answer) = self.nodes[index].receive(now, from, &message) {
-                    self.count("grant");
+                    let refused =
+                        matches!(answer, Message::Grant { duration, .. } if duration.is_zero());
+                    self.count(if refused { "refusal" } else { "grant" });
                     self.tell(|| format!("node{index} grants to node{from}: {answer:?}"));
                     self.send(index, from, answer);
                 }

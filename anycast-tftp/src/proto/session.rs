@@ -117,6 +117,12 @@ pub struct TransferRecord {
 }
 
 impl TransferRecord {
+    /// Whether the client has answered to what it was sent, so that its address is not forged.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        self.bytes > 0 || matches!(self.outcome, Outcome::Complete | Outcome::Probe)
+    }
+
     /// Whether a client on this host read a whole file: what a health check does every few
     /// seconds.
     #[must_use]

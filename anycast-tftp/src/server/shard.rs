@@ -11,7 +11,7 @@ use tokio::time::Sleep;
 use super::log::Log;
 use super::pool::Pool;
 use super::socket::{Bound, Inbox, ServerSocket};
-use super::{Active, IoStats, ServerStats, Shared, engine};
+use super::{Active, IoStats, Observer, ServerStats, Shared, engine};
 use crate::proto::server::{MAX_TRANSMIT, Transmit};
 
 /// Most batches that are received before timers, stores and other tasks get their turn.
@@ -36,6 +36,7 @@ pub(super) struct Shard {
     stop: watch::Receiver<bool>,
     current: Arc<Active>,
     shared: Arc<Shared>,
+    observer: Observer,
     inbox: Inbox,
     outbox: Outbox,
     io: IoStats,
@@ -62,7 +63,12 @@ struct Pending {
 }
 
 impl Shard {
-    pub(super) fn new(index: usize, bound: Bound, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn new(
+        index: usize,
+        bound: Bound,
+        shared: Arc<Shared>,
+        observer: Observer,
+    ) -> io::Result<Self> {
         let socket = ServerSocket::new(bound)?;
         let mut active = shared.active.subscribe();
         let current = Arc::clone(&active.borrow_and_update());
@@ -76,6 +82,7 @@ impl Shard {
             stop: shared.stop.subscribe(),
             current,
             shared,
+            observer,
             inbox: Inbox::new(),
             outbox: Outbox {
                 buf: vec![0; MAX_TRANSMIT],
@@ -220,6 +227,9 @@ impl Shard {
             self.pool.run(request, &self.current.store);
         }
         while let Some(record) = self.engine.poll_event() {
+            if let Observer(Some(observer)) = &self.observer {
+                observer(&record);
+            }
             self.log.transfer(Instant::now(), record);
         }
     }

@@ -75,6 +75,19 @@ impl FsStore {
     }
 }
 
+#[cfg(feature = "sync")]
+impl FsStore {
+    /// A file that somebody else has opened, as a content of this store.
+    pub(crate) fn adopt(&self, file: File) -> Result<Arc<dyn Content>, OpenError> {
+        let metadata = file.metadata().map_err(OpenError::Io)?;
+        let version = Version::of(&metadata);
+        if let Some(content) = self.shared.find(&version) {
+            return Ok(content);
+        }
+        Ok(shared::Shared::insert(&self.shared, file, version))
+    }
+}
+
 impl Store for FsStore {
     fn open(&self, name: &FileName) -> Result<Arc<dyn Content>, OpenError> {
         // Looking first keeps devices from being opened at all; the check on the open file

@@ -35,7 +35,10 @@ impl TestServer {
     pub fn new(listen: &[&str], settings: Settings, store: Arc<dyn Store>) -> Self {
         let listen = listen.iter().map(|text| text.parse().unwrap()).collect();
         let config = ServerConfig::new(listen).with_settings(settings);
-        let server = Server::bind(config, store).unwrap();
+        Self::run(Server::bind(config, store).unwrap())
+    }
+
+    pub fn run(server: Server) -> Self {
         let (addresses, handle) = (server.local_addrs(), server.handle());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

@@ -106,6 +106,8 @@ enum Command {
         /// Of this service alone
         service: Option<ServiceName>,
     },
+    /// Which node answers which client networks, as each node of the mesh counts them
+    Catchment,
     /// The chain from check to route: why a service is announced as it is
     Explain {
         /// Which service
@@ -272,6 +274,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
         command @ (Command::Status { .. }
         | Command::Checks { .. }
+        | Command::Catchment
         | Command::Explain { .. }
         | Command::Drain(_)
         | Command::Withdraw(_)
@@ -317,6 +320,10 @@ fn ask(node_given: Which, command: Command, screen: Screen) -> Result<(), Failur
             let chosen = service.as_ref().map(|name| find(&node, name)).transpose()?;
             let chosen = chosen.map(|service| service.name.as_str());
             screen.write(&view::checks::show(&node, chosen, screen.width()))?;
+        }
+        Command::Catchment => {
+            let text = view::catchment::show(&node(&address)?, screen.width());
+            screen.write(&text)?;
         }
         Command::Explain { service } => {
             let node = node(&address)?;

@@ -12,6 +12,70 @@ use serde::Deserialize;
 pub(crate) struct Node {
     pub(crate) node: String,
     pub(crate) services: Vec<Service>,
+    pub(crate) mesh: Option<Mesh>,
+    pub(crate) tftp: Option<Tftp>,
+}
+
+/// The section of a TFTP server.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Tftp {
+    pub(crate) clients: Option<Clients>,
+}
+
+/// The other nodes.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Mesh {
+    pub(crate) clients: Option<Clients>,
+    #[serde(default)]
+    pub(crate) peers: Vec<MeshPeer>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct MeshPeer {
+    pub(crate) node: String,
+    pub(crate) address: Option<String>,
+    pub(crate) up_age_s: Option<f64>,
+    pub(crate) down_reason: Option<String>,
+    pub(crate) heard_age_s: Option<f64>,
+    pub(crate) software: Option<String>,
+    pub(crate) clock_offset_s: Option<f64>,
+    #[serde(default)]
+    pub(crate) services: Vec<PeerService>,
+    #[serde(default)]
+    pub(crate) data: Vec<DataSet>,
+    pub(crate) clients: Option<Clients>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PeerService {
+    pub(crate) name: String,
+    pub(crate) preferred: bool,
+    #[serde(default)]
+    pub(crate) draining: bool,
+    pub(crate) failing_age_s: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct DataSet {
+    pub(crate) name: String,
+    pub(crate) ready: bool,
+    pub(crate) reason: Option<String>,
+    pub(crate) behind: Option<u64>,
+}
+
+/// Whose requests a node answers.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Clients {
+    #[serde(default)]
+    pub(crate) total: u64,
+    #[serde(default)]
+    pub(crate) top: Vec<ClientNetwork>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ClientNetwork {
+    pub(crate) network: String,
+    pub(crate) requests: u64,
 }
 
 #[derive(Debug, Deserialize)]

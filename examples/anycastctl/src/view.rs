@@ -1,7 +1,9 @@
 //! What is shown of a node's answers.
 
+pub(crate) mod catchment;
 pub(crate) mod checks;
 pub(crate) mod explain;
+mod fleet;
 pub(crate) mod order;
 pub(crate) mod status;
 pub(crate) mod sync;

@@ -14,10 +14,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use anycast_core::announce::Announcer;
 use anycast_core::config::{ConfigError, invalid};
+use anycast_core::machine::FailSafe;
 use anycast_core::mesh::identity::{Fingerprint, Identity, IdentityError};
 use anycast_core::mesh::transport::{MAX_PEERS, Mesh, MeshConfig, MeshError, PeerConfig};
-use anycast_core::service::{NodeName, ServiceAddress};
+use anycast_core::service::{NodeName, ServiceAddress, ServiceName};
 use serde::Deserialize;
 
 /// `[mesh]` as it is written.
@@ -129,6 +131,36 @@ impl MeshTable {
             identity,
             peers: peers.collect(),
         })?)
+    }
+}
+
+/// Says in the log what keeps `fail_safe = "withdraw"` from withdrawing.
+pub fn warn_about_consent(
+    service: &ServiceName,
+    fail_safe: FailSafe,
+    announcer: &dyn Announcer,
+    mesh: Option<&MeshTable>,
+) {
+    let FailSafe::Withdraw(policy) = fail_safe else {
+        return;
+    };
+    let (peers, needed) = (mesh.map_or(0, |mesh| mesh.peer.len()), policy.min_peers);
+    if peers < usize::from(needed.get()) {
+        tracing::warn!(
+            %service,
+            peers,
+            min_peers = %needed,
+            "fail_safe = \"withdraw\" needs the consent of min_peers peers, and [mesh] has fewer: \
+             this node only ever demotes"
+        );
+    }
+    if !announcer.capabilities().withdraw {
+        tracing::warn!(
+            %service,
+            announcer = announcer.kind(),
+            "fail_safe = \"withdraw\": this announcer takes away the boost alone; the floor stays \
+             in the routing daemon"
+        );
     }
 }
 

@@ -20,11 +20,10 @@ use std::time::Duration;
 use anycast_announce::kernel::KernelShare;
 use anycast_core::ServiceName;
 use anycast_core::admin::{Admin, AdminError};
-use anycast_core::machine::FailSafe;
 use anycast_core::mesh::fleet;
 use anycast_core::node::{Node, NodeError, OnStop, ServiceSpec, StateDir};
 use anycast_daemon::announce::CannotAnnounce;
-use anycast_daemon::mesh::CannotMesh;
+use anycast_daemon::mesh::{CannotMesh, warn_about_consent};
 use anycast_daemon::signals::{Signals, Wake};
 use tokio::runtime::Handle;
 
@@ -110,7 +109,8 @@ async fn start(config: &Config, probes: Handle) -> Result<Node, DaemonError> {
         let Some(announcer) = service.announce.announcer(role, &share) else {
             continue; // the configuration lets nothing be guarded that is not announced
         };
-        warn_about(service);
+        let (name, fail_safe) = (service.name(), service.policy.fail_safe);
+        warn_about_consent(name, fail_safe, &*announcer, config.mesh.as_ref());
         let identity = service.identity.clone();
         let checks = service.checks.clone();
         let mut spec = ServiceSpec::new(identity, service.policy, checks, announcer);
@@ -153,16 +153,6 @@ async fn probe(services: &[Service]) -> Result<(), CannotAnnounce> {
         }
     }
     Ok(())
-}
-
-fn warn_about(service: &Service) {
-    if service.policy.fail_safe != FailSafe::Demote {
-        tracing::warn!(
-            service = %service.name(),
-            "fail_safe = \"withdraw\" needs the consent of peers, and this release does not ask \
-             for it over the mesh yet: this node only ever demotes"
-        );
-    }
 }
 
 async fn live(

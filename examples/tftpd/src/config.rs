@@ -10,7 +10,8 @@
 //! [mesh]      listen, identity; [[mesh.peer]] name, address, fingerprints: see
 //!             `anycast_daemon::mesh`
 //! [sync]      mode, origin, max_lag, settle, hold, rescan; [[sync.group]] name, files: see
-//!             `sync.rs`
+//!             `sync.rs`; [sync.bucket] name, endpoint, region, prefix, access_key_file,
+//!             secret_key_file, credentials, ca, interval: see `sync/bucket.rs`
 //! [tftp]      root, port, writes, mtu, max_blksize, max_windowsize, block_wrap,
 //!             max_sessions, max_sessions_per_prefix, max_upload, max_uploads,
 //!             max_upload_total, drain_timeout
@@ -103,7 +104,7 @@ pub(crate) struct Config {
     pub(crate) announce: Announce,
     /// Without it the node decides alone.
     pub(crate) mesh: Option<MeshTable>,
-    /// Without it the files are the operator's to copy. Not without `mesh`.
+    /// Without it the files are the operator's to copy. Not without `mesh` or a bucket.
     pub(crate) sync: Option<SyncConfig>,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) tftp: Settings,
@@ -243,19 +244,20 @@ fn mesh_and_sync(
         let addresses: Vec<_> = identity.addresses.iter().collect();
         mesh.check(path, node, addresses.iter())?;
     }
-    match (&file.sync, &file.mesh) {
-        (None, _) => Ok(None),
-        (Some(_), None) => Err(invalid(
+    let Some(sync) = &file.sync else {
+        return Ok(None);
+    };
+    if file.mesh.is_none() && !sync.has_bucket() {
+        return Err(invalid(
             path,
             "[sync]",
-            "needs [mesh]: files come from the other nodes; add [mesh] and its peers",
-        )),
-        (Some(sync), Some(mesh)) => {
-            let peers = mesh.peer.iter().map(|peer| &peer.name);
-            let nodes: Vec<_> = peers.chain([node]).collect();
-            sync.resolve(path, &nodes).map(Some)
-        }
+            "needs [mesh] or [sync.bucket]: files come from the other nodes or from a bucket; add \
+             [mesh] and its peers, or [sync.bucket]",
+        ));
     }
+    let peers = file.mesh.iter().flat_map(|mesh| &mesh.peer);
+    let nodes: Vec<_> = peers.map(|peer| &peer.name).chain([node]).collect();
+    sync.resolve(path, &nodes, !sync.has_bucket()).map(Some)
 }
 
 fn checks(source: &Source, file: &File, port: u16) -> Result<Vec<CheckSpec>, ConfigError> {

@@ -20,25 +20,37 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anycast_announce::kernel::KernelShare;
 use anycast_core::ServiceName;
 use anycast_core::admin::{Admin, AdminError};
 use anycast_core::announce::Announcer;
+use anycast_core::catchment::Catchment;
 use anycast_core::drain::CONVERGE;
-use anycast_core::machine::FailSafe;
 use anycast_core::mesh::fleet;
-use anycast_core::node::{Node, NodeError, NodeHandle, OnStop, ServiceSpec, StateDir};
+use anycast_core::mesh::transport::Mesh;
+use anycast_core::node::{
+    ClientsStatus, Node, NodeError, NodeHandle, OnStop, ServiceSpec, StateDir,
+};
 use anycast_daemon::announce::{Announce, CannotAnnounce};
-use anycast_daemon::mesh::CannotMesh;
+use anycast_daemon::mesh::{CannotMesh, warn_about_consent};
 use anycast_daemon::signals::{Signals, Wake};
+use anycast_tftp::proto::{Direction, TransferRecord};
 use anycast_tftp::server::{BindError, RunError, Server, ServerConfig, ServerHandle};
+use anycast_tftp::store::Store;
+use anycast_tftp::sync::driver::{FileSync, StartError};
+use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::sync::Shown;
+
+/// Client networks that `/status` shows.
+const MAX_SHOWN: usize = 16;
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +65,8 @@ pub(crate) enum DaemonError {
     Announce(#[from] CannotAnnounce),
     #[error(transparent)]
     Mesh(#[from] CannotMesh),
+    #[error("[sync]: {0}")]
+    Sync(#[from] StartError),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
     #[error("the server stopped by itself: {0}")]
@@ -73,8 +87,15 @@ pub(crate) async fn run(
     probes: Handle,
 ) -> Result<(), DaemonError> {
     let mut signals = Signals::new().map_err(DaemonError::Signals)?;
+    let (name, state_dir) = (&config.node.name, &config.node.state_dir);
+    let mesh = config.mesh.as_ref().map(|mesh| mesh.start(name, state_dir));
+    // Dropped at the end of this function: peers hear of this node until it serves no more.
+    let mesh = mesh.transpose()?;
+    let sync = sync(&config, mesh.as_ref()).await?;
     let server_config = ServerConfig::new(config.listen.clone()).with_settings(config.tftp.clone());
-    let server = Server::bind(server_config, Arc::clone(&config.store) as _)?;
+    let catchment = Arc::new(Mutex::new(Catchment::new(Instant::now())));
+    let server = Server::bind(server_config, store(&config, sync.as_ref()))?;
+    let server = server.with_observer(count_clients(&catchment));
     let tftp = server.handle();
     for address in &config.listen {
         tracing::info!(%address, root = %config.root.display(), "serving TFTP");
@@ -84,31 +105,31 @@ pub(crate) async fn run(
         Some(address) => Some(Admin::bind(address).await?),
         None => None,
     };
-    let (name, state_dir) = (&config.node.name, &config.node.state_dir);
-    let mesh = config.mesh.as_ref().map(|mesh| mesh.start(name, state_dir));
-    // Dropped at the end of this function: peers hear of this node until it serves no more.
-    let mesh = mesh.transpose()?;
     let mut node = Node::new(config.node.name.clone()).with_probe_runtime(probes);
     let role = config.identity.role;
     if let Some(announcer) = config.announce.announcer(role, &KernelShare::default()) {
-        if config.policy.fail_safe != FailSafe::Demote {
-            tracing::warn!(
-                "fail_safe = \"withdraw\" needs the consent of peers, and this release has no \
-                 mesh to ask them over: this node only ever demotes"
-            );
-        }
+        let (name, fail_safe) = (&config.identity.service, config.policy.fail_safe);
+        warn_about_consent(name, fail_safe, &*announcer, config.mesh.as_ref());
         if let Some(reason) = config.announce.probe(role).await? {
             tracing::warn!(%reason, "the routing daemon does not answer; it is asked again");
         }
         tracing::info!(announcer = %config.announce, "announcing");
-        node.start(service(&config, announcer, &tftp))?;
+        node.start(service(&config, announcer, &tftp, sync.as_ref()))?;
     }
     let steering = node.handle();
     let announced = config.announce != Announce::Nothing;
     let services = [config.identity.service.clone()];
     let joined = mesh.as_ref().filter(|_| announced);
     let joined = joined.map(|mesh| fleet::join(&steering, mesh, &services));
-    let _joined = joined.transpose()?;
+    let mut joined = joined.transpose()?;
+    if let Some(joined) = &mut joined {
+        let asked = Arc::clone(&catchment);
+        joined.tell_clients(move |now, most| lock(&asked).top(now, most));
+    }
+    let _telling = sync
+        .as_ref()
+        .zip(mesh.as_ref())
+        .map(|(sync, mesh)| crate::sync::tell(sync, mesh));
     let refused = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&refused);
     // Dropped at the end of this function, and with it the socket's file.
@@ -116,8 +137,10 @@ pub(crate) async fn run(
         match admin {
             Some(admin) => {
                 let counted = tftp.clone();
+                let admin = with_sync(admin, sync.as_ref());
+                let catchment = Arc::clone(&catchment);
                 let admin = admin
-                    .with_section("tftp", move || counters(&counted))
+                    .with_section("tftp", move || section(&counted, &catchment))
                     .with_gauges("tftp", &["in_flight"])
                     .with_section("configuration", move || {
                         let refused = u64::from(told.load(Ordering::Relaxed));
@@ -133,7 +156,7 @@ pub(crate) async fn run(
         path,
         &mut config,
         node,
-        &tftp,
+        (&tftp, sync.as_ref()),
         &refused,
         &mut serving,
         &mut signals,
@@ -144,11 +167,48 @@ pub(crate) async fn run(
     }
 }
 
+/// Begins to sync the files, where that is configured.
+async fn sync(config: &Config, mesh: Option<&Mesh>) -> Result<Option<Arc<FileSync>>, DaemonError> {
+    let Some(sync) = &config.sync else {
+        return Ok(None);
+    };
+    let peers = config.mesh.iter().flat_map(|mesh| &mesh.peer);
+    let peers = peers.map(|peer| peer.name.clone()).collect();
+    let (node, mesh) = (&config.node, mesh.map(Mesh::handle));
+    let started = sync.start(&node.name, peers, &config.root, &node.state_dir, mesh);
+    Ok(Some(Arc::new(started.await?)))
+}
+
+/// What is served: the folder as it is, or as file sync has it.
+fn store(config: &Config, sync: Option<&Arc<FileSync>>) -> Arc<dyn Store> {
+    match sync {
+        Some(sync) => sync.store(),
+        None => Arc::clone(&config.store) as _,
+    }
+}
+
+fn with_sync(admin: Admin, sync: Option<&Arc<FileSync>>) -> Admin {
+    let Some(sync) = sync else {
+        return admin;
+    };
+    let shown = Arc::clone(sync);
+    admin
+        .with_data_set(crate::sync::data_set(sync))
+        .with_section("sync", move || Shown::of(&shown))
+        .with_gauges("sync", Shown::GAUGES)
+}
+
 /// The service as the node runs it.
-fn service(config: &Config, announcer: Box<dyn Announcer>, tftp: &ServerHandle) -> ServiceSpec {
+fn service(
+    config: &Config,
+    announcer: Box<dyn Announcer>,
+    tftp: &ServerHandle,
+    sync: Option<&Arc<FileSync>>,
+) -> ServiceSpec {
     let (identity, checks) = (config.identity.clone(), config.checks.clone());
     let mut spec = ServiceSpec::new(identity, config.policy, checks, announcer);
     spec.on_stop = config.on_stop;
+    spec.readiness.extend(sync.and_then(crate::sync::readiness));
     spec.state = Some(StateDir::new(&config.node.state_dir));
     spec.drain = config.drain();
     let counted = tftp.clone();
@@ -160,7 +220,7 @@ async fn live(
     path: &Path,
     config: &mut Config,
     node: Node,
-    tftp: &ServerHandle,
+    (tftp, sync): (&ServerHandle, Option<&Arc<FileSync>>),
     refused: &AtomicBool,
     serving: &mut JoinHandle<Result<(), RunError>>,
     signals: &mut Signals,
@@ -188,7 +248,7 @@ async fn live(
         };
         match wake {
             Wake::Reload => tokio::select! {
-                taken = reload(path, config, tftp, &steering) => {
+                taken = reload(path, config, tftp, sync, &steering) => {
                     refused.store(!taken, Ordering::Relaxed);
                 }
                 () = signals.stop() => break, // a folder that hangs must not hold up a stop
@@ -204,10 +264,40 @@ async fn live(
 }
 
 /// The `tftp` section of `/status`.
-fn counters(tftp: &ServerHandle) -> BTreeMap<&'static str, u64> {
+#[derive(Debug, Serialize)]
+struct Section {
+    #[serde(flatten)]
+    counters: BTreeMap<&'static str, u64>,
+    /// Whose reads were answered here.
+    clients: ClientsStatus,
+}
+
+fn section(tftp: &ServerHandle, catchment: &Mutex<Catchment>) -> Section {
     let counters = tftp.stats();
     let in_flight = [("in_flight", in_flight(tftp))];
-    counters.iter().chain(in_flight).collect()
+    let mut catchment = lock(catchment);
+    let clients = catchment.top(Instant::now(), MAX_SHOWN);
+    Section {
+        counters: counters.iter().chain(in_flight).collect(),
+        clients: ClientsStatus::new(&clients, Duration::ZERO),
+    }
+}
+
+/// Counts reads, but not what this host's own checks read.
+fn count_clients(
+    catchment: &Arc<Mutex<Catchment>>,
+) -> impl Fn(&TransferRecord) + Send + Sync + 'static {
+    let catchment = Arc::clone(catchment);
+    move |record| {
+        let is_own = record.client.ip() == record.local.ip();
+        if record.direction == Direction::Read && record.has_answered() && !is_own {
+            lock(&catchment).handle_request(Instant::now(), record.client.ip());
+        }
+    }
+}
+
+fn lock(catchment: &Mutex<Catchment>) -> MutexGuard<'_, Catchment> {
+    catchment.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn in_flight(tftp: &ServerHandle) -> u64 {
@@ -215,7 +305,13 @@ fn in_flight(tftp: &ServerHandle) -> u64 {
 }
 
 /// Reads the file again; false: it was refused, and the old configuration stays in force.
-async fn reload(path: &Path, config: &mut Config, tftp: &ServerHandle, node: &NodeHandle) -> bool {
+async fn reload(
+    path: &Path,
+    config: &mut Config,
+    tftp: &ServerHandle,
+    sync: Option<&Arc<FileSync>>,
+    node: &NodeHandle,
+) -> bool {
     let file = path.to_owned();
     let new = match tokio::task::spawn_blocking(move || Config::load(&file)).await {
         Ok(Ok(new)) => new,
@@ -247,7 +343,7 @@ async fn reload(path: &Path, config: &mut Config, tftp: &ServerHandle, node: &No
             tracing::error!(%error, "the new drain_timeout was not taken");
         }
     }
-    if let Err(error) = tftp.reload(new.tftp.clone(), Arc::clone(&new.store) as _) {
+    if let Err(error) = tftp.reload(new.tftp.clone(), store(&new, sync)) {
         // Settings are validated when the file is read, so this is a fault of ours; say so.
         tracing::error!(%error, "the new [tftp] table was not taken");
         return false;

@@ -32,7 +32,8 @@ pub(crate) struct Site {
     pub(crate) root: PathBuf,
     folder: PathBuf,
     namespace: Netns,
-    key: Fingerprint,
+    /// Those that the others take for this site's.
+    keys: Vec<Fingerprint>,
     pub(crate) daemon: Option<Proc>,
 }
 
@@ -44,6 +45,15 @@ impl Lab {
     /// Sites of these names, each with the keys of the others; `sync` is what `[sync]` says. None
     /// runs yet.
     pub(crate) fn new(names: &[&str], sync: &str) -> Self {
+        Self::configured(names, true, sync)
+    }
+
+    /// The same, but none knows of another.
+    pub(crate) fn apart(names: &[&str], sync: &str) -> Self {
+        Self::configured(names, false, sync)
+    }
+
+    fn configured(names: &[&str], has_mesh: bool, sync: &str) -> Self {
         let hub = Netns::new("hub").unwrap();
         hub.forward().unwrap();
         let sites: Vec<_> = names
@@ -52,10 +62,24 @@ impl Lab {
             .map(|(number, name)| Site::new(&hub, number, name))
             .collect();
         let lab = Self { hub, sites };
-        for (number, site) in lab.sites.iter().enumerate() {
-            site.configure(number, &lab.sites, sync);
-        }
+        lab.write_configurations(has_mesh, sync);
         lab
+    }
+
+    /// Writes every site's configuration anew.
+    pub(crate) fn configure(&self, sync: &str) {
+        self.write_configurations(true, sync);
+    }
+
+    fn write_configurations(&self, has_mesh: bool, sync: &str) {
+        for (number, site) in self.sites.iter().enumerate() {
+            let mesh = if has_mesh {
+                mesh(number, &self.sites)
+            } else {
+                String::new()
+            };
+            site.configure(&mesh, sync);
+        }
     }
 
     /// The same, running and agreed.
@@ -90,6 +114,8 @@ impl Site {
         let own = format!("{}/24", address(number));
         namespace.address("up", &own).unwrap();
         namespace.route("default", &router).unwrap();
+        // Clients that come to this site, whatever its number.
+        namespace.address("lo", "198.51.100.1/24").unwrap();
         let folder = isolate::work_dir().join(name);
         let root = folder.join("root");
         fs::create_dir_all(folder.join("state")).unwrap();
@@ -104,35 +130,25 @@ impl Site {
             root,
             folder,
             namespace,
-            key: identity.fingerprint(),
+            keys: vec![identity.fingerprint()],
             daemon: None,
         }
     }
 
-    fn configure(&self, number: usize, all: &[Self], sync: &str) {
+    fn configure(&self, mesh: &str, sync: &str) {
         let folder = self.folder.display();
-        let mut text = format!(
+        let text = format!(
             "[node]\nname = \"{}\"\nstate_dir = \"{folder}/state\"\n\
              admin = \"unix:{folder}/admin.sock\"\n\n\
              [service]\nname = \"tftp\"\naddresses = [\"{SERVICE}/32\"]\n\
              rise = 1\nfall = 1\nhold_down = \"0s\"\nflap_limit = 0\nbudget_refill = \"0s\"\n\n\
-             [[check]]\nkind = \"tftp\"\nfile = \"health\"\ninterval = \"200ms\"\n\
-             timeout = \"2s\"\n\n\
+             [[check]]\nkind = \"tftp\"\nfile = \"health\"\ninterval = \"1s\"\n\
+             timeout = \"1s\"\n\n\
              [announce]\nkind = \"loopback\"\nfloor = true\ndead_man = \"3s\"\n\n\
-             [tftp]\nroot = \"{folder}/root\"\n\n\
-             [mesh]\nlisten = \"{}:4747\"\n",
+             [tftp]\nroot = \"{folder}/root\"\nwrites = \"create\"\n\n\
+             {mesh}\n[sync]\n{sync}\n",
             self.name,
-            address(number),
         );
-        for (other, site) in all.iter().enumerate().filter(|(other, _)| *other != number) {
-            text += &format!(
-                "[[mesh.peer]]\nname = \"{}\"\naddress = \"{}:4747\"\nfingerprints = [\"{}\"]\n",
-                site.name,
-                address(other),
-                site.key,
-            );
-        }
-        text += &format!("\n[sync]\n{sync}\n");
         fs::write(self.folder.join("tftpd.toml"), text).unwrap();
     }
 
@@ -153,7 +169,8 @@ impl Site {
     pub(crate) fn write(&self, file: &str, content: &[u8]) {
         let path = self.root.join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let new = path.with_extension("new");
+        // Not below the root: a name that is there for a moment may be synced, and deleted again.
+        let new = self.folder.join("new");
         fs::write(&new, content).unwrap();
         fs::rename(new, path).unwrap();
     }
@@ -172,11 +189,57 @@ impl Site {
 
     /// What a client of this site gets, by curl.
     pub(crate) fn fetch(&self, file: &str) -> Option<Vec<u8>> {
+        self.curl(&[], file)
+    }
+
+    /// What this client gets that comes to this site: one of 1 to 254.
+    pub(crate) fn fetch_as(&self, client: u8, file: &str) -> Option<Vec<u8>> {
+        self.curl(&["--interface", &format!("198.51.100.{client}")], file)
+    }
+
+    /// Whether a client may write this file.
+    pub(crate) fn put(&self, file: &str, content: &[u8]) -> bool {
+        let upload = self.folder.join("upload");
+        fs::write(&upload, content).unwrap();
+        self.curl(&["--upload-file", upload.to_str().unwrap()], file)
+            .is_some()
+    }
+
+    fn curl(&self, arguments: &[&str], file: &str) -> Option<Vec<u8>> {
         let url = format!("tftp://{SERVICE}/{file}");
         let mut command = Command::new("curl");
-        command.args(["--silent", "--show-error", "--max-time", "60", &url]);
+        command.args(["--silent", "--show-error", "--max-time", "60"]);
+        command.args(arguments).arg(&url);
         let output = self.namespace.output(&mut command).unwrap();
         output.status.success().then_some(output.stdout)
+    }
+
+    /// Another key than until now. The others take both.
+    pub(crate) fn renew_key(&mut self) {
+        let path = self.folder.join("state/identity.pem");
+        fs::rename(&path, path.with_extension("old")).unwrap();
+        let identity = Identity::generate().unwrap();
+        identity.save_new(&path).unwrap();
+        self.keys.push(identity.fingerprint());
+    }
+
+    /// Only its newest key is its own.
+    pub(crate) fn forget_old_keys(&mut self) {
+        let newest = self.keys.len() - 1;
+        self.keys.drain(..newest);
+    }
+
+    /// A disk of this size (as `mount` has it) holds its files; it is empty, or as before if there was
+    /// one.
+    pub(crate) fn disk(&self, size: &str) {
+        let is_new = !self.root.join("health").exists() || self.files().len() == 1;
+        let options = if is_new { "size=" } else { "remount,size=" };
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", &format!("{options}{size}"), "lab"]);
+        assert!(command.arg(&self.root).status().unwrap().success());
+        if is_new {
+            fs::write(self.root.join("health"), "ok\n").unwrap();
+        }
     }
 
     pub(crate) fn ask(&self, path: &str) -> Value {
@@ -203,13 +266,19 @@ impl Site {
 
     /// What `anycastctl` prints.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        self.try_ctl(arguments).unwrap()
+    }
+
+    /// The same, or what it says is wrong.
+    pub(crate) fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let socket = self.folder.join("admin.sock");
         let mut command = Command::new(std::env::var_os(CTL).unwrap());
         command.args(arguments).arg("--socket").arg(socket);
         let output = self.namespace.output(&mut command).unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
+        if output.status.success() {
+            return Ok(String::from_utf8(output.stdout).unwrap());
+        }
+        Err(String::from_utf8(output.stderr).unwrap())
     }
 
     pub(crate) fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
@@ -225,6 +294,23 @@ impl Site {
             );
         }
     }
+}
+
+/// What `[mesh]` says at one of the sites.
+fn mesh(number: usize, all: &[Site]) -> String {
+    let mut text = format!("[mesh]\nlisten = \"{}:4747\"\n", address(number));
+    for (other, site) in all.iter().enumerate().filter(|(other, _)| *other != number) {
+        text += &format!(
+            "[[mesh.peer]]\nname = \"{}\"\naddress = \"{}:4747\"\nfingerprints = {:?}\n",
+            site.name,
+            address(other),
+            site.keys
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+        );
+    }
+    text
 }
 
 fn walk(root: &Path, folder: &Path, files: &mut Vec<String>) {

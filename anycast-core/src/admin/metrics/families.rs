@@ -8,7 +8,9 @@ use crate::drain::Phase as DrainPhase;
 use crate::health::Severity;
 use crate::intent_store::OrderKind;
 use crate::machine::Phase;
-use crate::node::{CheckStatus, NodeStatus, PeerStatus, ReadinessStatus, ServiceStatus};
+use crate::node::{
+    CheckStatus, MeshPeerStatus, NodeStatus, PeerStatus, ReadinessStatus, ServiceStatus,
+};
 use crate::reconcile::Confirmation;
 
 const PREFERENCES: [&str; 3] = ["preferred", "demoted", "withdrawn"];
@@ -209,6 +211,35 @@ fn fleet(page: &mut Page<'_>, status: &NodeStatus) -> fmt::Result {
             let grants = u32::try_from(s.grants).unwrap_or(u32::MAX);
             (service(s), f64::from(grants))
         }),
+    )
+}
+
+/// One series a peer: a mesh has few, and each is looked at.
+pub(super) fn mesh(page: &mut Page<'_>, status: &NodeStatus) -> fmt::Result {
+    let Some(mesh) = &status.mesh else {
+        return Ok(());
+    };
+    let all = || mesh.peers.iter();
+    let labels = |peer: &MeshPeerStatus| [("peer", peer.node.as_str().to_owned())];
+    page.gauges(
+        "anycast_mesh_up",
+        "1 while there is a connection with the peer",
+        all().map(|p| (labels(p), one_if(p.up_age_s.is_some()))),
+    )?;
+    page.seconds(
+        "anycast_mesh_heard_age",
+        "Time since the last message of the peer; absent before the first",
+        all().filter_map(|p| Some((labels(p), p.heard_age_s?))),
+    )?;
+    page.seconds(
+        "anycast_mesh_clock_offset",
+        "What the wall clock of the peer is ahead of this node's; absent before it is known",
+        all().filter_map(|p| Some((labels(p), p.clock_offset_s?))),
+    )?;
+    page.seconds(
+        "anycast_mesh_clock_error",
+        "How much the clock offset of the peer may be off",
+        all().filter_map(|p| Some((labels(p), p.clock_error_s?))),
     )
 }
 

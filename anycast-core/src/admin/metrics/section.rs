@@ -12,7 +12,15 @@ use crate::admin::Section;
 const MAX_METRICS: usize = 256;
 
 /// The first words of the names of our own families, which no section can have.
-const TAKEN: [&str; 6] = ["admin", "check", "fleet", "node", "readiness", "service"];
+const TAKEN: [&str; 7] = [
+    "admin",
+    "check",
+    "fleet",
+    "mesh",
+    "node",
+    "readiness",
+    "service",
+];
 
 /// The numbers of one section.
 #[derive(Debug)]

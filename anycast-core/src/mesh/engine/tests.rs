@@ -103,7 +103,12 @@ impl Pair {
             .rev()
             .find_map(|output| match output {
                 Output::Heard { services, .. } => Some(services),
-                Output::Send(..) | Output::Close(..) | Output::Up(_) | Output::Down(..) => None,
+                Output::Send(..)
+                | Output::Close(..)
+                | Output::Up(_)
+                | Output::Down(..)
+                | Output::Asked { .. }
+                | Output::Granted { .. } => None,
             })
     }
 
@@ -115,7 +120,12 @@ impl Pair {
     fn closed(&self, index: usize) -> Option<String> {
         self.said[index].iter().find_map(|output| match output {
             Output::Close(_, reason) => Some(reason.to_string()),
-            Output::Send(..) | Output::Up(_) | Output::Down(..) | Output::Heard { .. } => None,
+            Output::Send(..)
+            | Output::Up(_)
+            | Output::Down(..)
+            | Output::Heard { .. }
+            | Output::Asked { .. }
+            | Output::Granted { .. } => None,
         })
     }
 }
@@ -231,7 +241,7 @@ fn a_replayed_status_ends_the_connection() {
     pair.connect();
     let status = Message::Status(Status {
         sequence: 1,
-        services: Vec::new(),
+        ..Status::default()
     });
     for _ in 0..2 {
         let (now, peer) = (pair.now, node("b"));

@@ -1,11 +1,13 @@
+use tokio::time::{sleep, timeout};
+
 use super::*;
 use crate::service::ServiceName;
 
-fn node(name: &str) -> NodeName {
+pub(super) fn node(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
 }
 
-fn service(preferred: bool) -> Vec<ServiceStatus> {
+pub(super) fn service(preferred: bool) -> Vec<ServiceStatus> {
     vec![ServiceStatus {
         name: ServiceName::new("tftp").unwrap(),
         preferred,
@@ -14,19 +16,19 @@ fn service(preferred: bool) -> Vec<ServiceStatus> {
     }]
 }
 
-fn here(port: u16) -> SocketAddr {
+pub(super) fn here(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
 /// A port that was free a moment ago.
-fn free() -> SocketAddr {
+pub(super) fn free() -> SocketAddr {
     std::net::UdpSocket::bind(here(0))
         .unwrap()
         .local_addr()
         .unwrap()
 }
 
-fn peer(name: &str, address: SocketAddr, identity: &Identity) -> PeerConfig {
+pub(super) fn peer(name: &str, address: SocketAddr, identity: &Identity) -> PeerConfig {
     PeerConfig {
         name: node(name),
         address,
@@ -34,7 +36,7 @@ fn peer(name: &str, address: SocketAddr, identity: &Identity) -> PeerConfig {
     }
 }
 
-fn config(
+pub(super) fn config(
     name: &str,
     listen: SocketAddr,
     identity: Identity,
@@ -49,7 +51,7 @@ fn config(
 }
 
 /// Two nodes that know each other: a dials.
-fn pair() -> (MeshConfig, MeshConfig) {
+pub(super) fn pair() -> (MeshConfig, MeshConfig) {
     let (one, two) = (Identity::generate().unwrap(), Identity::generate().unwrap());
     let (at, there) = (free(), free());
     let to_two = vec![peer("b", there, &two)];
@@ -60,14 +62,14 @@ fn pair() -> (MeshConfig, MeshConfig) {
     )
 }
 
-async fn until(mesh: &Mesh, what: &str, holds: impl Fn(&PeerView) -> bool) {
+pub(super) async fn until(mesh: &Mesh, what: &str, holds: impl Fn(&PeerView) -> bool) {
     let mut views = mesh.views();
     let all = |views: &Views| !views.is_empty() && views.iter().all(|(_, view)| holds(view));
     let waited = timeout(Duration::from_secs(60), views.wait_for(all)).await;
     assert!(waited.is_ok(), "{what}: {:?}", *mesh.views().borrow());
 }
 
-fn is_up(view: &PeerView) -> bool {
+pub(super) fn is_up(view: &PeerView) -> bool {
     view.up_since.is_some()
 }
 
@@ -162,93 +164,4 @@ async fn what_cannot_work_is_refused_at_the_start() {
     let address = taken.local_addr().unwrap();
     let busy = refused(&|config| config.listen = address);
     assert!(busy.contains(&address.to_string()), "{busy}");
-}
-
-/// A peer with the right key that does what it likes.
-struct Hostile {
-    connection: Connection,
-    send: SendStream,
-    _receive: RecvStream,
-}
-
-impl Hostile {
-    /// As `a`, whom b expects.
-    async fn dial(identity: &Identity, known: &MeshConfig) -> Self {
-        let pins = pins(known).unwrap();
-        let client = tls::client(identity, &pins).unwrap();
-        let mut client = quinn::ClientConfig::new(Arc::new(client));
-        client.transport_config(Arc::new(transport()));
-        let endpoint = Endpoint::client(here(0)).unwrap();
-        let address = known.peers[0].address;
-        let connecting = endpoint.connect_with(client, address, "anycast-mesh");
-        let connection = connecting.unwrap().await.unwrap();
-        let (send, receive) = connection.open_bi().await.unwrap();
-        Self {
-            connection,
-            send,
-            _receive: receive,
-        }
-    }
-
-    async fn closed(self) -> String {
-        let closed = timeout(Duration::from_secs(60), self.connection.closed()).await;
-        closed.unwrap().to_string()
-    }
-}
-
-#[tokio::test]
-async fn a_hostile_peer_is_told_why_it_is_cut_off_and_others_are_not() {
-    let (one, mut two) = pair();
-    // A third node beside the hostile one, up all the time.
-    let (third, at) = (Identity::generate().unwrap(), free());
-    two.peers.push(peer("c", at, &third));
-    let to_two = vec![peer("b", two.listen, &two.identity)];
-    let third = Mesh::start(config("c", at, third, to_two)).unwrap();
-    let two = Mesh::start(two).unwrap();
-    until(&third, "b to be up", is_up).await;
-    let hello = Message::Hello(super::super::wire::Hello {
-        name: node("a"),
-        version: 1,
-        least_version: 1,
-        incarnation: 1,
-    });
-    let hello = hello.encode().unwrap();
-    let endless = [&hello[..], &[0xff; 4]].concat();
-    let garbage = [&hello[..], &[0, 0, 0, 2, 2, 7]].concat();
-    let cases: [(&[u8], &str); 3] = [
-        (&[0xff; 64], "a frame of"),
-        (&endless, "a frame of"),
-        (&garbage, "cut short"),
-    ];
-    for (bytes, why) in cases {
-        let mut hostile = Hostile::dial(&one.identity, &one).await;
-        hostile.send.write_all(bytes).await.unwrap();
-        let said = hostile.closed().await;
-        assert!(said.contains(why), "{said}");
-    }
-    // Mute.
-    let hostile = Hostile::dial(&one.identity, &one).await;
-    let said = hostile.closed().await;
-    assert!(
-        said.contains("Hello") || said.contains("no control stream"),
-        "{said}"
-    );
-    let since = third.views().borrow()[0].1.up_since;
-    assert!(
-        since.is_some_and(|since| since.elapsed() > HANDSHAKE_TIME - SILENCE),
-        "{since:?}"
-    );
-    // The real a is let in all the same.
-    let one = Mesh::start(one).unwrap();
-    let mut views = two.views();
-    let has_a = |views: &Views| {
-        views
-            .iter()
-            .any(|(name, view)| *name == node("a") && is_up(view))
-    };
-    timeout(Duration::from_secs(60), views.wait_for(has_a))
-        .await
-        .unwrap()
-        .unwrap();
-    drop(one);
 }

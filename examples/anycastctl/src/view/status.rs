@@ -1,7 +1,7 @@
 //! `anycastctl status`.
 
 use super::checks::table;
-use super::{drain, in_force, or_dash, order, preference};
+use super::{drain, fleet, in_force, or_dash, order, preference};
 use crate::model::{Check, Node, Service};
 use crate::text::{Span, Style, Table, Text, age};
 
@@ -38,6 +38,10 @@ pub(crate) fn show(node: &Node, width: Option<usize>) -> Text {
     }
     text.append(services.layout(width));
     text.blank();
+    if let Some(mesh) = node.mesh.as_ref().filter(|mesh| !mesh.peers.is_empty()) {
+        text.append(fleet::table(mesh, width));
+        text.blank();
+    }
     checks(node, width, &mut text);
     text.blank();
     for service in &node.services {
@@ -115,6 +119,27 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("tftp     c      down   -    -"), "{text}");
+    }
+
+    #[test]
+    fn the_other_nodes_are_a_line_each() {
+        let json = r#"{"node": "a", "services": [{"name": "tftp", "preference": "preferred"}],
+            "mesh": {"peers": [
+                {"node": "b", "address": "10.0.0.2:4747", "up_age_s": 192.0, "heard_age_s": 0.3,
+                 "software": "0.1.0", "clock_offset_s": -0.0012,
+                 "services": [{"name": "tftp", "preferred": true},
+                              {"name": "dns", "preferred": false, "failing_age_s": 3.0}],
+                 "data": [{"name": "files", "ready": false, "behind": 7, "reason": "catching up"}]},
+                {"node": "c", "address": "10.0.0.3:4747", "down_reason": "timed out",
+                 "services": [{"name": "tftp", "preferred": true}]}]}}"#;
+        let text = shown(json, None);
+        let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap();
+        let b = "b     10.0.0.2:4747  3m 12s  0.3s   -0.001s  0.1.0    files not ready, 7 behind  \
+                 tftp preferred; dns not preferred, failing for 3.0s; files: catching up";
+        assert_eq!(line("b "), b);
+        let c = "c     10.0.0.3:4747  down    -      -        -        -                          \
+                 timed out";
+        assert_eq!(line("c "), c);
     }
 
     #[test]
