@@ -1,5 +1,5 @@
-//! `cargo xtask bench [machine|reaction|scale|announce]`: what guarding costs and how fast it acts, in
-//! numbers, beside other health checkers of the field.
+//! `cargo xtask bench [machine|reaction|scale|announce|sync]`: what guarding and file sync cost and
+//! how fast they act, in numbers, beside other programs of the field.
 //!
 //! It builds release binaries and runs them in namespaces of its own, with the CPUs divided:
 //! what is measured on the first, the guarded service and the bench on the others. The table is
@@ -9,9 +9,10 @@ mod announce;
 mod reaction;
 mod scale;
 mod subject;
+mod sync;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -23,14 +24,16 @@ use crate::run::{Failure, Runner};
 pub(crate) const MARK: &str = "bench";
 /// How long one part may take.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
-const PARTS: [&str; 4] = ["machine", "reaction", "scale", "announce"];
+const PARTS: [&str; 5] = ["machine", "reaction", "scale", "announce", SYNC];
+/// The part that needs a disk, and other programs.
+const SYNC: &str = "sync";
 /// Set for the process inside that measures.
 const WORKER: &str = "BENCH_WORKER";
 /// Names the Python whose packages include anycast-healthchecker.
 const PYTHON: &str = "BENCH_PYTHON";
 
-/// Runs one part, or all.
-pub(crate) fn run(mut runner: Runner, part: Option<&str>) -> Result<(), Failure> {
+/// Runs one part, or all. `is_quick` is for the part `sync`: little of everything.
+pub(crate) fn run(mut runner: Runner, part: Option<&str>, is_quick: bool) -> Result<(), Failure> {
     if let Some(part) = part
         && !PARTS.contains(&part)
     {
@@ -63,19 +66,20 @@ pub(crate) fn run(mut runner: Runner, part: Option<&str>) -> Result<(), Failure>
             lines.join("\n")
         );
     }
-    if PARTS.into_iter().skip(1).any(wanted) {
-        runner.phase("release build", |runner| {
-            let mut build = runner.cargo(&["build", "--locked", "--release", "--workspace"]);
-            build.args(["--all-features", "--bin", "anycast-guard"]);
-            runner.run(build)
-        })?;
-        let guard = runner.root().join("target/release/anycast-guard");
-        for name in PARTS.into_iter().skip(1).filter(|name| wanted(name)) {
+    let guarded = |name: &&str| !["machine", SYNC].contains(name) && wanted(name);
+    let guarded: Vec<_> = PARTS.into_iter().filter(guarded).collect();
+    if !guarded.is_empty() {
+        let programs = release(&mut runner, &["anycast-guard"])?;
+        let guard = [("BENCH_GUARD", programs.join("anycast-guard"))];
+        for name in guarded {
             runner.phase(name, |_| {
                 table += &isolated(name, &guard)?;
                 Ok(())
             })?;
         }
+    }
+    if wanted(SYNC) {
+        table += &synced(&mut runner, &folder, is_quick)?;
     }
     let path = folder.join(format!("{}.md", part.unwrap_or("all")));
     fs::write(&path, &table).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
@@ -83,11 +87,71 @@ pub(crate) fn run(mut runner: Runner, part: Option<&str>) -> Result<(), Failure>
     Ok(())
 }
 
-fn isolated(name: &str, guard: &PathBuf) -> Result<String, Failure> {
+/// Builds these programs; the folder that they are in.
+fn release(runner: &mut Runner, programs: &[&str]) -> Result<PathBuf, Failure> {
+    runner.phase("release build", |runner| {
+        let mut build = runner.cargo(&["build", "--locked", "--release", "--workspace"]);
+        build.arg("--all-features");
+        build.args(programs.iter().flat_map(|program| ["--bin", program]));
+        runner.run(build)
+    })?;
+    let metadata = runner.metadata()?;
+    let target = metadata["target_directory"].as_str();
+    let target = target.ok_or_else(|| Failure::new("`cargo metadata` names no target folder"))?;
+    Ok(Path::new(target).join("release"))
+}
+
+/// The part `sync`. Its files are on a disk, not in memory, and are gone at the end.
+fn synced(runner: &mut Runner, folder: &Path, is_quick: bool) -> Result<String, Failure> {
+    let programs = match std::env::var_os(sync::PROGRAMS) {
+        Some(folder) => folder.into(),
+        None if sync::is_ours_wanted() => release(runner, &["anycast-tftpd", "anycastctl"])?,
+        None => PathBuf::new(),
+    };
+    let files = Scratch::new(folder.join("sync.files"))?;
+    let mut environment = vec![(sync::FOLDER, files.0.clone()), (sync::PROGRAMS, programs)];
+    if is_quick {
+        environment.push((sync::QUICK, PathBuf::from("1")));
+    }
+    let mut table = String::new();
+    runner.phase(SYNC, |_| {
+        table = isolated(SYNC, &environment)?;
+        Ok(())
+    })?;
+    Ok(table)
+}
+
+/// A folder that is empty at the start and gone at the end, also that of a failure; what a killed
+/// run has left is removed by the next one.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(folder: PathBuf) -> Result<Self, Failure> {
+        let failed = |e| Failure::new(format!("{}: {e}", folder.display()));
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(failed)?;
+        }
+        fs::create_dir_all(&folder).map_err(failed)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // The next run tries again.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn isolated(name: &str, environment: &[(&str, PathBuf)]) -> Result<String, Failure> {
     let mut output = Vec::new();
-    let status = Isolation::new([MARK, name])
-        .mark(MARK)
-        .env("BENCH_GUARD", guard)
+    let isolation = Isolation::new([MARK, name]).mark(MARK);
+    let isolation = environment
+        .iter()
+        .fold(isolation, |isolation, (key, value)| {
+            isolation.env(key, value)
+        });
+    let status = isolation
         .start()
         .and_then(|inside| inside.wait(Some(LIMIT), |bytes| output.extend_from_slice(bytes)))
         .map_err(|error| Failure::new(error.to_string()))?;
@@ -132,6 +196,7 @@ pub(crate) fn worker() -> ExitCode {
     let measured = match std::env::args().nth(2).as_deref() {
         Some("reaction") => reaction::run(),
         Some("announce") => announce::run(),
+        Some(SYNC) => sync::run(),
         _ => scale::run(),
     };
     match measured {

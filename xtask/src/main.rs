@@ -33,8 +33,8 @@ Commands:
            writes nothing outside target/
   svg      draw a terminal's output, as `script` captured it, from standard input; the
            argument after it is the title: what was typed
-  bench    measure, and write a table to target/bench/; `bench machine`, `bench reaction`
-           and `bench scale` measure one part
+  bench    measure, and write a table to target/bench/; `bench machine`, `bench reaction`,
+           `bench scale`, `bench announce` and `bench sync` measure one part
   lab-matrix
            run the labs of labs/tests/matrix, and write what they measure to
            docs/lab-matrix.md
@@ -43,11 +43,14 @@ Commands:
 Options:
   --ci     a skipped test is a failure, and tools that are missing are installed;
            the same as CI=true in the environment
+  --quick  of `bench sync`: little of everything, to try the bench itself
 
 Environment:
   CI               `true` or `1`: as --ci
   PROPTEST_CASES   raises the number of cases of the property tests above their 20,000
   BENCH_PYTHON     a Python that has anycast-healthchecker, to be measured beside exabgp's
+  BENCH_SYNC       `rsync`, `ssh` or `ours`: of `bench sync`, that alone
+  BENCH_PROGRAMS   a folder with anycast-tftpd and anycastctl, which are then not built
 ";
 
 fn main() -> ExitCode {
@@ -63,9 +66,11 @@ fn main() -> ExitCode {
     let mut part = None;
     let mut ci = matches!(std::env::var("CI").as_deref(), Ok("true" | "1"));
     let mut title = None;
+    let mut is_quick = false;
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--ci" => ci = true,
+            "--quick" => is_quick = true,
             "--help" | "-h" => command = Some("help".to_owned()),
             _ if command.is_none() => command = Some(argument),
             _ if command.as_deref() == Some("svg") && title.is_none() => title = Some(argument),
@@ -77,7 +82,9 @@ fn main() -> ExitCode {
         Some("test") => Runner::new(ci).and_then(test::run),
         Some("verify") => Runner::new(ci).and_then(verify::run),
         Some("svg") => draw(&title.unwrap_or_default()),
-        Some("bench") => Runner::new(ci).and_then(|runner| bench::run(runner, part.as_deref())),
+        Some("bench") => {
+            Runner::new(ci).and_then(|runner| bench::run(runner, part.as_deref(), is_quick))
+        }
         Some("lab-matrix") => Runner::new(ci).and_then(test::matrix),
         Some("help") => {
             print!("{HELP}");

@@ -18,7 +18,7 @@ use anycast_labs::node::Kind;
 
 use self::bed::Bed;
 use self::controller::Controller;
-use super::subject::failed;
+use super::subject::{failed, percentile};
 use crate::run::Failure;
 
 /// Demotions of each subject, and as many raises.
@@ -156,30 +156,22 @@ fn table(rows: &[Row]) -> String {
                     |---|--:|--:|--:|--:|--:|--:|--:|\n"
         .to_owned();
     let script = rows.iter().find(|row| row.subject == Subject::Script);
-    let script = script.map(|row| at(&row.demoted, 50));
+    let script = script.map(|row| percentile(&row.demoted, 50));
     for row in rows {
         let ratio = script.map_or_else(
             || "–".to_owned(),
-            |script| format!("{:.2}", at(&row.demoted, 50) / script),
+            |script| format!("{:.2}", percentile(&row.demoted, 50) / script),
         );
         text += &format!(
             "| {} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {ratio} | {:.1} |\n",
             row.subject.name(),
             row.demoted.len() + row.raised.len(),
-            at(&row.demoted, 50),
-            at(&row.demoted, 99),
-            at(&row.raised, 50),
-            at(&row.raised, 99),
+            percentile(&row.demoted, 50),
+            percentile(&row.demoted, 99),
+            percentile(&row.raised, 50),
+            percentile(&row.raised, 99),
             row.cpu * 1000.0 / (row.demoted.len() + row.raised.len()).max(1) as f64,
         );
     }
     text
-}
-
-/// A percentile, in milliseconds.
-fn at(sorted: &[Duration], percent: usize) -> f64 {
-    let index = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-    sorted
-        .get(index)
-        .map_or(0.0, |time| time.as_secs_f64() * 1000.0)
 }

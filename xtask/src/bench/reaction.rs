@@ -175,13 +175,7 @@ fn guard(
 }
 
 fn table(rows: &[Row]) -> String {
-    let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
-    let at = |row: &Row, percent: usize| {
-        let index = (row.latencies.len() * percent)
-            .div_ceil(100)
-            .saturating_sub(1);
-        row.latencies.get(index).copied().map_or(0.0, milliseconds)
-    };
+    let at = |row: &Row, percent| subject::percentile(&row.latencies, percent);
     let ours = rows.first().map_or(1.0, |row| at(row, 50));
     let mut text = "\n## From the death of the service to the change of its address\n\n\
                     | checker | kills | p50 ms | p99 ms | max ms | p50 ÷ `process` | its CPU % | peak MiB |\n\

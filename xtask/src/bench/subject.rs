@@ -209,6 +209,14 @@ pub(super) fn until(what: &str, mut done: impl FnMut() -> bool) -> Result<Instan
     Ok(Instant::now())
 }
 
+/// Of sorted times, in milliseconds.
+pub(super) fn percentile(sorted: &[Duration], percent: usize) -> f64 {
+    let index = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted
+        .get(index)
+        .map_or(0.0, |time| time.as_secs_f64() * 1000.0)
+}
+
 /// A configuration of `anycast-guard`, without services.
 pub(super) fn guard_head(folder: &Path, interface: &str) -> String {
     format!(
