@@ -58,7 +58,12 @@ fn what_changes_at_one_site_is_read_at_the_others() {
             assert_eq!(site.files(), files);
             let status = site.ctl(&["sync", "status"]);
             assert!(status.contains("files  ready"), "{status}");
-            assert!(site.ctl(&["sync", "diff"]).contains("nothing differs"));
+            site.until("it to know that nothing differs", |site| {
+                site.ctl(&["sync", "diff"])
+                    .matches("nothing differs")
+                    .count()
+                    == 2
+            });
             // What was done a moment ago counts to the first order.
             site.ctl(&["sync", "force"]);
             let again = site.ctl(&["sync", "force"]);

@@ -94,7 +94,12 @@ fn a_site_that_is_cut_off_says_so() {
         lon1.until("what came meanwhile", |site| site.read("other").is_some());
         lab.await_agreed();
         for site in &lab.sites {
-            assert!(site.ctl(&["sync", "diff"]).contains("nothing differs"));
+            site.until("it to know that nothing differs", |site| {
+                site.ctl(&["sync", "diff"])
+                    .matches("nothing differs")
+                    .count()
+                    == 2
+            });
         }
     });
 }
