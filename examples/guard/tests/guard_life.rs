@@ -271,6 +271,8 @@ fn a_reload_is_taken_whole_or_refused_whole() {
 fn a_reload_of_what_is_no_file_is_refused() {
     isolated(|| {
         let mut guard = Guard::start();
+        // Before that a reload is not told, as nothing is ready that could be reloaded.
+        guard.await_told("READY=1");
         let path = guard.folder.join("guard.toml");
         let refused = |guard: &Guard, count| {
             guard.until("the reload to be refused", || {
