@@ -397,7 +397,10 @@ impl Replica {
             self.release_if_unneeded(&content.hash);
         }
         if !self.troubles.is_empty() {
-            self.clear_trouble(&format!("file {path}"));
+            // That it is as it was says nothing against what is in its way.
+            if before != content {
+                self.clear_trouble(&format!("file {path}"));
+            }
             if self.disk.missing() == 0 {
                 self.clear_trouble("disk");
             }
