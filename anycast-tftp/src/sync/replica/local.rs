@@ -397,8 +397,8 @@ impl Replica {
             self.release_if_unneeded(&content.hash);
         }
         if !self.troubles.is_empty() {
-            // That it is as it was says nothing against what is in its way.
-            if before != content {
+            // That it is as it was, and not as it should be, says nothing against what is in its way.
+            if before != content || content == self.manifest.wanted(path) {
                 self.clear_trouble(&format!("file {path}"));
             }
             if self.disk.missing() == 0 {
