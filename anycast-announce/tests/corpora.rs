@@ -6,35 +6,14 @@
     reason = "tests: what goes wrong here fails them"
 )]
 
-use std::path::Path;
-
 #[path = "../../fuzz/entries.rs"]
 mod entries;
 
 /// Bytes that mean something to one of the protocols.
 const TELLING: [u8; 8] = [0, 1, b'\n', b' ', b'-', b'+', b'%', 0xff];
-/// Positions tried in a file; files are small.
-const POSITIONS: usize = 400;
 
 fn replay(target: &str, entry: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../fuzz/corpus")
-        .join(target);
-    let mut count = 0;
-    for file in std::fs::read_dir(&folder).unwrap() {
-        let bytes = std::fs::read(file.unwrap().path()).unwrap();
-        entry(&bytes);
-        let step = bytes.len().div_ceil(POSITIONS).max(1);
-        for at in (0..bytes.len()).step_by(step) {
-            entry(&bytes[..at]);
-            let mut changed = bytes.clone();
-            for byte in TELLING {
-                changed[at] = byte;
-                entry(&changed);
-            }
-        }
-        count += 1;
-    }
+    let count = anycast_labs::corpora::replay(target, &TELLING, entry).unwrap();
     assert!(count >= 5, "{target}: only {count} files");
 }
 

@@ -36,6 +36,7 @@
 //! A program enters by [`isolate::reexec`] instead.
 
 pub mod cargo;
+pub mod corpora;
 pub mod diag;
 pub mod fib;
 pub mod isolate;

@@ -179,7 +179,7 @@ impl Content for Remote {
         Ok(())
     }
 
-    /// Only what has come already; else on a thread that may wait.
+    /// Always read on a thread that may wait, for a peer or for the lock.
     fn try_read_at(&self, _offset: u64, _buf: &mut [u8]) -> Result<(), ReadError> {
         Err(ReadError::WouldBlock)
     }
