@@ -3,6 +3,7 @@
 //!
 //! | module | what it is | feature |
 //! |---|---|---|
+//! | [`handoff`] | transfers that survive a route move: what nodes tell each other of them; as pure | |
 //! | [`proto`] | packets, options, netascii, and the server and client engines: no socket, no clock, no runtime | |
 //! | [`store`] | where bytes come from and go to: [`store::MemoryStore`], and `FsStore` below one root | `fs` for the latter |
 //! | [`sync`] | files that are the same at every site: manifest, merge, transfer | `sync` for what touches disks and peers |
@@ -16,6 +17,7 @@
 
 #[cfg(feature = "client")]
 pub mod client;
+pub mod handoff;
 #[cfg(feature = "check")]
 pub mod health;
 pub mod proto;

@@ -15,11 +15,13 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+mod content;
 #[cfg(feature = "fs")]
 pub mod fs;
 pub mod memory;
 mod name;
 
+pub use content::{ContentHash, ContentId};
 #[cfg(feature = "fs")]
 pub use fs::FsStore;
 pub use memory::MemoryStore;
@@ -141,6 +143,13 @@ pub trait Content: Send + Sync + fmt::Debug {
     fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         self.read_at(offset, buf)
     }
+
+    /// What it is, where the store knows it for certain: whoever opens a content of this name,
+    /// at whichever node, reads the same bytes ([`Store::open_content`]). Without it a transfer
+    /// ends with the node that serves it. Default: not known.
+    fn id(&self) -> Option<ContentId> {
+        None
+    }
 }
 
 /// A file on its way in. Invisible until [`commit`](Self::commit); dropping it removes every
@@ -178,6 +187,16 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn open_for(&self, name: &FileName, client: IpAddr) -> Result<Arc<dyn Content>, OpenError> {
         let _ = client;
         self.open(name)
+    }
+
+    /// Opens a content by what it is, whatever name it has or had: so a transfer goes on that
+    /// another node began. May block, on a disk or on a peer. Default: no such content.
+    ///
+    /// # Errors
+    /// [`OpenError`]; [`OpenError::NotFound`] where it is not to be had.
+    fn open_content(&self, content: &ContentId) -> Result<Arc<dyn Content>, OpenError> {
+        let _ = content;
+        Err(OpenError::NotFound)
     }
 
     /// Begins a file. May block. Nothing is visible before [`Upload::commit`].

@@ -10,7 +10,8 @@ use std::sync::{Arc, Weak};
 
 use super::table::SessionId;
 use crate::store::{
-    Content, CreateError, FileName, OpenError, ReadError, Store, Upload, WriteError, WritePolicy,
+    Content, ContentId, CreateError, FileName, OpenError, ReadError, Store, Upload, WriteError,
+    WritePolicy,
 };
 
 /// Bytes read at once ahead of a transfer.
@@ -69,6 +70,11 @@ pub enum StoreRequest {
         bytes: Vec<u8>,
         /// Whether the file is complete then, and is to be made visible.
         commit: bool,
+    },
+    /// Open a content by what it is, for transfers that another node began or may go on with.
+    Pin {
+        /// Which.
+        content: ContentId,
     },
     /// Remove an unfinished file. Nobody waits.
     Discard {
@@ -234,6 +240,8 @@ pub enum StoreReply {
     Loaded(JobId, Result<Part, ReadError>),
     /// Of [`StoreRequest::Write`]; the upload comes back unless it was committed.
     Written(JobId, Result<Option<Box<dyn Upload>>, WriteError>),
+    /// Of [`StoreRequest::Pin`].
+    Pinned(ContentId, Result<Arc<dyn Content>, OpenError>),
     /// The request was lost: the store panicked.
     Lost(JobId),
 }
@@ -247,7 +255,7 @@ impl StoreRequest {
             | Self::Create { id, .. }
             | Self::Load { id, .. }
             | Self::Write { id, .. } => Some(*id),
-            Self::Discard { .. } | Self::Close { .. } => None,
+            Self::Pin { .. } | Self::Discard { .. } | Self::Close { .. } => None,
         }
     }
 
@@ -261,6 +269,7 @@ impl StoreRequest {
             Self::Open { .. }
             | Self::Create { .. }
             | Self::Write { .. }
+            | Self::Pin { .. }
             | Self::Discard { .. }
             | Self::Close { .. } => false,
         }
@@ -295,6 +304,7 @@ impl StoreRequest {
                 bytes,
                 commit,
             } => StoreReply::Written(id, write(upload, &bytes, commit)),
+            Self::Pin { content } => StoreReply::Pinned(content, store.open_content(&content)),
             Self::Discard { upload } => {
                 drop(upload);
                 return None;

@@ -324,6 +324,8 @@ impl Server {
     /// Takes the answer to a store request, however late.
     pub fn handle_store_reply(&mut self, now: Instant, reply: StoreReply) {
         let id = match &reply {
+            // No session asked for it.
+            StoreReply::Pinned(..) => return,
             StoreReply::Opened(id, _)
             | StoreReply::Created(id, _)
             | StoreReply::Loaded(id, _)
@@ -359,6 +361,7 @@ impl Server {
             StoreReply::Created(_, result) => request::created(id.session, session, out, result),
             StoreReply::Loaded(_, result) => read::loaded(id.session, session, out, result),
             StoreReply::Written(_, result) => write::written(id.session, session, out, now, result),
+            StoreReply::Pinned(..) => None,
             StoreReply::Lost(_) => {
                 out.release(std::mem::take(&mut session.reserved));
                 let reason = "the store panicked".into();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::proto::jobs::{StoreReply, StoreRequest};
-use crate::store::Store;
+use crate::store::{OpenError, Store};
 
 /// Most threads of one listen address that open files. When all hang, requests wait, and
 /// beyond [`Settings::with_max_pending_opens`](super::Settings::with_max_pending_opens) they
@@ -125,7 +125,9 @@ impl Pool {
     /// Runs a request as soon as a thread is free.
     pub(super) fn run(&mut self, request: StoreRequest, store: &Arc<dyn Store>) {
         let lane = match &request {
-            StoreRequest::Open { .. } | StoreRequest::Create { .. } => &self.open,
+            StoreRequest::Open { .. } | StoreRequest::Create { .. } | StoreRequest::Pin { .. } => {
+                &self.open
+            }
             StoreRequest::Load { .. }
             | StoreRequest::Write { .. }
             | StoreRequest::Discard { .. }
@@ -186,9 +188,15 @@ fn work(lane: &Lane, replies: &UnboundedSender<StoreReply>) {
 
 fn run(request: StoreRequest, store: &dyn Store) -> Option<StoreReply> {
     let id = request.id();
+    let pinned = match &request {
+        StoreRequest::Pin { content } => Some(*content),
+        _ => None,
+    };
     let caught = catch_unwind(AssertUnwindSafe(|| request.run(store)));
     caught.unwrap_or_else(|_| {
         tracing::error!("a store panicked");
+        let lost = || OpenError::Io(std::io::Error::other("the store panicked"));
         id.map(StoreReply::Lost)
+            .or_else(|| pinned.map(|content| StoreReply::Pinned(content, Err(lost()))))
     })
 }

@@ -1,0 +1,70 @@
+//! Transfers that survive a route move: any node goes on with what another began.
+//!
+//! For a read the answer to ACK *n* is a pure function of an immutable [`Record`] and *n*. So it
+//! is enough that whoever the client comes to has the record and the content. [`Node`] is the
+//! server engine of one node together with what it needs of the others; it is pure, and the mesh
+//! is one transport for its messages.
+//!
+//! # Contract
+//!
+//! As of the [server engine](crate::proto::server), with two more inputs,
+//! [`Node::handle_peer`] and [`Node::handle_message`], and one more output,
+//! [`Node::poll_message`]. Messages may be lost, doubled, late and out of order; they must be
+//! authentic. Nothing waits for a peer longer than this page says, and every table is bounded
+//! ([`limits`]).
+//!
+//! # Clauses
+//!
+//! 1. **Holders.** A flow is a client's address and port and the service address. Its *directory*
+//!    is the two configured nodes with the highest rendezvous hashes, in different failure
+//!    domains where possible; among up to three nodes it is all of them. Owner and directory store
+//!    the record, and hold its content open.
+//! 2. **First reply** (`before-reply`). A request gets a record with a fresh nonce and an order
+//!    above that of any older record of its flow. The directory stores it, forgets the older one
+//!    and revokes its owner. The reply goes out once a holder in another domain that has the
+//!    content has acknowledged, or after `hold_wait`; then it is counted `unprotected` until one
+//!    does. Where an older transfer of the flow is known, the reply also waits until every holder
+//!    that may still answer for it has acknowledged its end, at most [`limits::REVOKE_WAIT`].
+//! 3. **Answering is not owning.** A holder answers an ACK, once, from its own socket, and tells
+//!    the owner (at once, then a few times in a round trip), whose timer begins anew. An ACK that
+//!    another node is known to have answered is not answered again. What follows a move is one
+//!    block, then windows.
+//! 4. **Takeover.** Timers belong to the owner. A node that answers takes them over, at the next
+//!    epoch, when the owner is draining, is down, or has said nothing of the flow for
+//!    max(500 ms, RTO) after three ACKs that advanced here. Of two owners the one with the higher
+//!    epoch stays, then the one with the higher number.
+//! 5. **Heir.** The first live directory node takes over [`limits::HEIR_AFTER`] after the owner was
+//!    last heard of, and sends one block, up to three times, to a client that has acknowledged
+//!    one before: some never repeat an ACK.
+//! 6. **Unknown flow.** One packet of a flow is kept for a bounded time while the directory is
+//!    asked; where nobody knows the flow it is dropped in silence. Questions are limited for each
+//!    prefix and in all.
+//! 7. **Leases.** Who is neither owner nor directory answers for [`limits::LEASE`] after it asked.
+//!    A new record of that flow waits for it.
+//! 8. **Hints.** Holders hear how far a transfer is every [`limits::HINT_EVERY`] while it moves and every
+//!    [`limits::HINT_BLOCKS`] blocks. In a transfer whose block numbers wrap nobody sends more than
+//!    [`limits::AHEAD`] blocks past what every holder has acknowledged to know; a silent holder is
+//!    left behind after [`limits::HINT_LIFE`] and a margin, and a holder trusts what it knows for
+//!    [`limits::HINT_LIFE`]. Afterwards, and where a number could mean two blocks, it is silent.
+//! 9. **The request again.** While nothing is acknowledged and the transfer is young, the same
+//!    request gets the same bytes, at any node, not within one RTO. While the transfer moves, it
+//!    is a late double. Otherwise it is a new transfer, and its name is opened afresh.
+//! 10. **Ends.** The last ACK, or an ERROR, at any node ends the transfer at all holders.
+//! 11. **A pause.** A node that finds that it did not run for [`limits::PAUSE`] trusts no record of
+//!     its own before a holder has confirmed it, and answers nothing that arrived meanwhile; alone
+//!     it waits for [`limits::REVOKE_WAIT`]. A cut-off owner sends again of its own accord for
+//!     [`limits::ALONE_AFTER`] after the client's last packet.
+//! 12. **Writes** go on at the node where they began: others pass the client's packets on to it.
+//!
+//! **Known limit.** Where the mesh is partitioned, the client crosses between the halves *and*
+//! uses its port for another file, the half that it comes back to cannot know; its block numbers
+//! alone protect the client then.
+
+pub mod fleet;
+pub mod limits;
+mod node;
+pub mod record;
+
+pub use fleet::{Fleet, Mode};
+pub use node::Node;
+pub use record::Record;
