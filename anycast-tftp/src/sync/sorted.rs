@@ -107,6 +107,7 @@ impl Sorted {
     /// What grew in no order is in pieces that are not full; now they are.
     pub(in crate::sync) fn pack(&mut self) {
         let all: Vec<u32> = self.iter().collect();
+        self.pieces.clear(); // so that there never are both
         self.pieces = all.chunks(PIECE).map(<[u32]>::to_vec).collect();
     }
 
