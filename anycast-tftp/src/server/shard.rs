@@ -1,17 +1,21 @@
-//! The task of one listen address: one socket, one engine.
+//! The task of one listen address: one socket, one engine, one end of the way to its peers.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use anycast_core::NodeName;
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
+use super::link::Ours;
 use super::log::Log;
 use super::pool::Pool;
 use super::socket::{Bound, Inbox, ServerSocket};
-use super::{Active, IoStats, Observer, ServerStats, Shared, engine};
+use super::{Active, IoStats, Observer, ServerStats, Shared};
+use crate::handoff::Node;
 use crate::proto::server::{MAX_TRANSMIT, Transmit};
 
 /// Most batches that are received before timers, stores and other tasks get their turn.
@@ -30,10 +34,13 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub(super) struct Shard {
     index: usize,
     socket: ServerSocket,
-    engine: engine::Server,
+    engine: Node,
+    /// Without a fleet there is none.
+    link: Option<Ours>,
     pool: Pool,
     active: watch::Receiver<Arc<Active>>,
     stop: watch::Receiver<bool>,
+    draining: watch::Receiver<bool>,
     current: Arc<Active>,
     shared: Arc<Shared>,
     observer: Observer,
@@ -66,20 +73,26 @@ impl Shard {
     pub(super) fn new(
         index: usize,
         bound: Bound,
+        link: Option<Ours>,
         shared: Arc<Shared>,
         observer: Observer,
     ) -> io::Result<Self> {
         let socket = ServerSocket::new(bound)?;
         let mut active = shared.active.subscribe();
         let current = Arc::clone(&active.borrow_and_update());
-        let engine = engine::Server::new(current.settings.clone()).map_err(io::Error::other)?;
+        let fleet = link.as_ref().map(|link| link.fleet().clone());
+        let engine = Node::new(Instant::now(), current.settings.clone(), fleet);
+        let mut draining = shared.draining.subscribe();
+        draining.mark_changed();
         Ok(Self {
             index,
             socket,
-            engine,
+            engine: engine.map_err(io::Error::other)?,
+            link,
             pool: Pool::new(),
             active,
             stop: shared.stop.subscribe(),
+            draining,
             current,
             shared,
             observer,
@@ -129,10 +142,21 @@ impl Shard {
                 self.engine.handle_store_reply(Instant::now(), reply);
                 self.take_replies();
             }
+            arrived = arrival(&mut self.link) => {
+                if let Some(link) = &mut self.link {
+                    link.tell(&mut self.engine, arrived);
+                }
+            }
             () = sleep.as_mut() => self.engine.handle_timeout(Instant::now()),
             changed = self.active.changed() => {
                 if changed.is_ok() {
                     reload(&mut self.active, &mut self.engine, &mut self.current);
+                }
+            }
+            changed = self.draining.changed() => {
+                if changed.is_ok() {
+                    let is_draining = *self.draining.borrow_and_update();
+                    self.engine.handle_draining(Instant::now(), is_draining);
                 }
             }
             _ = self.stop.changed() => {}
@@ -226,6 +250,9 @@ impl Shard {
         while let Some(request) = self.engine.poll_store_request() {
             self.pool.run(request, &self.current.store);
         }
+        if let Some(link) = &self.link {
+            link.hand_out(&mut self.engine);
+        }
         while let Some(record) = self.engine.poll_event() {
             if let Observer(Some(observer)) = &self.observer {
                 observer(&record);
@@ -317,11 +344,15 @@ impl Shard {
     }
 }
 
-fn reload(
-    active: &mut watch::Receiver<Arc<Active>>,
-    engine: &mut engine::Server,
-    current: &mut Arc<Active>,
-) {
+/// Something of the peers. Waits for ever where there are none. Cancel-safe.
+async fn arrival(link: &mut Option<Ours>) -> Option<(NodeName, Bytes)> {
+    match link {
+        Some(link) => link.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn reload(active: &mut watch::Receiver<Arc<Active>>, engine: &mut Node, current: &mut Arc<Active>) {
     let new = Arc::clone(&active.borrow_and_update());
     match engine.handle_settings(new.settings.clone()) {
         Ok(()) => *current = new,
