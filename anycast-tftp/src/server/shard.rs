@@ -48,6 +48,8 @@ pub(super) struct Shard {
     outbox: Outbox,
     io: IoStats,
     log: Log,
+    /// Transfers in flight, as they were last told.
+    told: usize,
     /// Sending was interrupted in favour of others.
     has_more: bool,
 }
@@ -103,6 +105,7 @@ impl Shard {
             },
             io: IoStats::default(),
             log: Log::default(),
+            told: 0,
             has_more: false,
         })
     }
@@ -221,6 +224,8 @@ impl Shard {
     /// Hands out what the engine wants done, as far as the socket takes it.
     fn flush(&mut self) {
         self.has_more = false;
+        // Who has been answered is in flight, also for those who ask at once.
+        self.publish_in_flight();
         self.hand_out();
         for _ in 0..MAX_TRANSMITS {
             if !self.send_pending() {
@@ -308,7 +313,7 @@ impl Shard {
         true
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let stats = ServerStats {
             engine: *self.engine.stats(),
             io: IoStats {
@@ -325,22 +330,27 @@ impl Shard {
             *slot = stats;
         }
         drop(all);
-        self.publish_in_flight(self.engine.in_flight());
+        self.publish_in_flight();
     }
 
-    fn publish_in_flight(&self, count: usize) {
-        self.shared.in_flight.send_if_modified(|all| {
-            let Some(slot) = all.get_mut(self.index).filter(|slot| **slot != count) else {
-                return false;
-            };
-            *slot = count;
-            true
+    fn publish_in_flight(&mut self) {
+        self.tell_in_flight(self.engine.in_flight());
+    }
+
+    fn tell_in_flight(&mut self, count: usize) {
+        if std::mem::replace(&mut self.told, count) == count {
+            return;
+        }
+        self.shared.in_flight.send_modify(|all| {
+            if let Some(slot) = all.get_mut(self.index) {
+                *slot = count;
+            }
         });
     }
 
-    fn publish_stopped(&self) {
+    fn publish_stopped(&mut self) {
         self.publish();
-        self.publish_in_flight(0);
+        self.tell_in_flight(0);
     }
 }
 
