@@ -42,8 +42,9 @@ pub const DEPARTURES: usize = 8192;
 /// Longest name of a listen address: with it the longest message fits into the datagrams of the
 /// narrowest way that the mesh takes.
 pub const MAX_PREFIX: usize = 11;
-/// Messages that an engine takes in before it is asked what to send.
-const AT_ONCE: usize = 64;
+/// Messages that an engine takes in before it is asked what to send: some for each datagram of a
+/// batch.
+const AT_ONCE: usize = 128;
 
 /// How often each peer has come or gone: it is up while that is odd.
 type Peers = BTreeMap<NodeName, u64>;
@@ -206,7 +207,10 @@ impl Ours {
         tokio::select! {
             biased;
             changed = self.peers.changed() => match changed {
-                Ok(()) => None,
+                Ok(()) => {
+                    self.peers.mark_changed(); // it has not been told yet
+                    None
+                }
                 // Nobody carries any more.
                 Err(_) => std::future::pending().await,
             },
@@ -220,20 +224,9 @@ impl Ours {
     /// Tells the engine who is there, what was taken out, and what else has come by now.
     pub(super) fn tell(&mut self, engine: &mut Node, first: Option<(NodeName, Bytes)>) {
         let now = Instant::now();
-        let peers = self.peers.borrow_and_update();
-        for (peer, changes) in peers.iter() {
-            let known = self.known.get(peer).copied().unwrap_or_default();
-            let (was_up, is_up) = (known % 2 == 1, changes % 2 == 1);
-            if known == *changes {
-                continue;
-            }
-            if was_up == is_up {
-                engine.handle_peer(now, peer, !is_up);
-            }
-            engine.handle_peer(now, peer, is_up);
-            self.known.insert(peer.clone(), *changes);
+        for (peer, is_up) in self.news() {
+            engine.handle_peer(now, &peer, is_up);
         }
-        drop(peers);
         let mut next = first;
         for _ in 0..AT_ONCE {
             let message = next.take().or_else(|| self.arrivals.try_recv().ok());
@@ -242,6 +235,26 @@ impl Ours {
             };
             engine.handle_message(now, &peer, &message);
         }
+    }
+
+    /// Which peers have come and gone, in order, since it was asked last.
+    fn news(&mut self) -> Vec<(NodeName, bool)> {
+        let mut news = Vec::new();
+        if !self.peers.has_changed().unwrap_or(false) {
+            return news;
+        }
+        for (peer, changes) in self.peers.borrow_and_update().iter() {
+            let known = self.known.insert(peer.clone(), *changes);
+            let (known, is_up) = (known.unwrap_or_default(), changes % 2 == 1);
+            if known == *changes {
+                continue;
+            }
+            if (known % 2 == 1) == is_up {
+                news.push((peer.clone(), !is_up));
+            }
+            news.push((peer.clone(), is_up));
+        }
+        news
     }
 
     /// Hands out what the engine says to peers.
@@ -379,6 +392,64 @@ mod tests {
         }
         // An empty message is the engine's to refuse.
         assert_eq!(find(&here, name), Some((0, Bytes::new())));
+    }
+
+    /// A server on one port of the loopback, its end and that of its carrier.
+    fn ends() -> (Ours, FromPeers) {
+        let names = ["own", "other"].map(|name| NodeName::new(name).unwrap());
+        let [own, other] = names;
+        let config = crate::server::ServerConfig::new(vec![address("127.0.0.1:0")]);
+        let config = config.with_fleet(Fleet::new(own, vec![other], 1));
+        let store = Arc::new(crate::store::MemoryStore::new());
+        let mut server = crate::server::Server::bind(config, store).unwrap();
+        let (from, _) = server.peers().unwrap();
+        (server.links.pop().unwrap(), from)
+    }
+
+    #[tokio::test]
+    async fn of_a_peer_that_went_and_came_back_both_is_told() {
+        let (mut ours, from) = ends();
+        let peer = NodeName::new("other").unwrap();
+        assert_eq!(ours.news(), []);
+        from.set_up(&peer, false); // as at first
+        assert_eq!(ours.news(), []);
+        from.set_up(&peer, true);
+        assert_eq!(ours.next().await, None);
+        assert_eq!(ours.news(), [(peer.clone(), true)]);
+        from.set_up(&peer, true);
+        assert_eq!(ours.news(), []);
+        from.set_up(&peer, false);
+        from.set_up(&peer, true);
+        assert_eq!(ours.next().await, None);
+        let both = [(peer.clone(), false), (peer.clone(), true)];
+        assert_eq!(ours.news(), both);
+        for is_up in [false, true, false] {
+            from.set_up(&peer, is_up);
+        }
+        assert_eq!(ours.news(), [(peer, false)]);
+    }
+
+    #[tokio::test]
+    async fn what_comes_waits_within_its_bound_and_in_order() {
+        let (mut ours, from) = ends();
+        let peer = NodeName::new("other").unwrap();
+        let number = |number: usize| {
+            let mut datagram = ours.prefix.to_vec();
+            datagram.extend_from_slice(&number.to_be_bytes());
+            Bytes::from(datagram)
+        };
+        let datagrams: Vec<_> = (0..ARRIVALS + 3).map(number).collect();
+        for datagram in datagrams {
+            from.deliver(&peer, datagram);
+        }
+        for number in 0..ARRIVALS {
+            let message = Bytes::copy_from_slice(&number.to_be_bytes());
+            assert_eq!(ours.next().await, Some((peer.clone(), message)));
+        }
+        let mut counted = IoStats::default();
+        from.shared.counted.fill(&mut counted);
+        assert_eq!(counted.peer_received, ARRIVALS as u64 + 3);
+        assert_eq!(counted.peer_overflow, 3);
     }
 
     #[test]

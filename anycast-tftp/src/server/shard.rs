@@ -145,11 +145,7 @@ impl Shard {
                 self.engine.handle_store_reply(Instant::now(), reply);
                 self.take_replies();
             }
-            arrived = arrival(&mut self.link) => {
-                if let Some(link) = &mut self.link {
-                    link.tell(&mut self.engine, arrived);
-                }
-            }
+            arrived = arrival(&mut self.link) => self.take_arrivals(arrived),
             () = sleep.as_mut() => self.engine.handle_timeout(Instant::now()),
             changed = self.active.changed() => {
                 if changed.is_ok() {
@@ -185,6 +181,7 @@ impl Shard {
                 Err(error) => return self.receive_failed(&error).await,
             }
             self.take_replies();
+            self.take_arrivals(None);
             if let Some(deadline) = self.pool.catch_up(Instant::now()) {
                 self.catch_up(deadline).await;
             }
@@ -212,6 +209,13 @@ impl Shard {
     fn take_replies(&mut self) {
         while let Some(reply) = self.pool.try_next() {
             self.engine.handle_store_reply(Instant::now(), reply);
+        }
+    }
+
+    /// Takes in what peers have said by now: requests must not come faster than what is heard of them.
+    fn take_arrivals(&mut self, first: Option<(NodeName, Bytes)>) {
+        if let Some(link) = &mut self.link {
+            link.tell(&mut self.engine, first);
         }
     }
 
