@@ -24,7 +24,7 @@ pub enum Mode {
 }
 
 /// The nodes of a fleet, as one of them sees it, and how it hands transfers on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fleet {
     /// This node.
     pub name: NodeName,

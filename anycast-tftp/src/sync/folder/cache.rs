@@ -153,6 +153,18 @@ impl Cache {
         is_other
     }
 
+    /// The file there has been hashed once more, when its times could be trusted.
+    pub(super) fn confirm(&mut self, name: &str, content: ContentId, stamp: &Stamp) {
+        if let Some(entry) = self.entries.get_mut(name)
+            && entry.is_racy()
+            && entry.is_at(stamp)
+            && entry.content() == content
+        {
+            entry.print &= !RACY;
+            self.is_dirty = true;
+        }
+    }
+
     pub(super) fn remove(&mut self, name: &str) -> Option<(FileName, ContentId)> {
         let number = self.number(name)?;
         let at = usize::try_from(number).ok()?;
