@@ -288,6 +288,14 @@ impl Entry {
         (is_there && (!self.record.wraps() || ahead <= AHEAD)).then_some(block)
     }
 
+    /// Whether a number on the wire acknowledges less than is known.
+    pub(super) fn is_behind(&self, wire: u16) -> bool {
+        let rollover = self.record.rollover;
+        let here = rollover.wire(self.acked);
+        let back = rollover.ahead(u64::from(wire), here).unwrap_or(0);
+        back > 0 && back <= AHEAD.min(self.acked)
+    }
+
     pub(super) fn standing(&self, now: Instant) -> Standing {
         let held = self.own.as_ref().and_then(|own| own.held.as_ref());
         let hold = held.map(|held| {
@@ -309,6 +317,7 @@ impl Entry {
             hold: hold.unwrap_or_else(|| self.held_until.saturating_duration_since(now)),
             lease: Duration::ZERO,
             echo: 0,
+            is_sure: self.is_confirmed,
         }
     }
 }

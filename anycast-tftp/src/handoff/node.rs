@@ -31,7 +31,7 @@ mod standing;
 mod strangers;
 mod writes;
 
-/// How often a node that has transfers looks whether it runs.
+/// How often a node looks whether it runs.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// How long a node that was paused takes no packets of clients: they came before.
 const DEAF: Duration = Duration::from_millis(50);
@@ -57,6 +57,7 @@ struct State {
     contents: Contents,
     strangers: Strangers,
     parts: Parts,
+    ends: Ends,
     requests: VecDeque<StoreRequest>,
     outbox: BTreeMap<NodeId, VecDeque<Vec<u8>>>,
     /// When this node began: its time in messages counts from here.
@@ -69,6 +70,38 @@ struct State {
     next_hello: Instant,
     is_draining: bool,
     nonces: u64,
+}
+
+/// Transfers that are said to have ended, for messages that come after that; of more than
+/// [`Ends::MAX`] the oldest is forgotten.
+#[derive(Debug, Default)]
+struct Ends {
+    known: BTreeSet<u64>,
+    order: VecDeque<(Instant, u64)>,
+}
+
+impl Ends {
+    const MAX: usize = 16_384;
+
+    fn insert(&mut self, now: Instant, nonce: u64) {
+        while self.order.len() >= Self::MAX
+            || self
+                .order
+                .front()
+                .is_some_and(|(at, _)| now.saturating_duration_since(*at) > TOMBSTONE_LIFE)
+        {
+            if let Some((_, nonce)) = self.order.pop_front() {
+                self.known.remove(&nonce);
+            }
+        }
+        if self.known.insert(nonce) {
+            self.order.push_back((now, nonce));
+        }
+    }
+
+    fn contains(&self, nonce: u64) -> bool {
+        self.known.contains(&nonce)
+    }
 }
 
 impl State {
@@ -158,6 +191,7 @@ impl Node {
                 contents: Contents::default(),
                 strangers: Strangers::new(now),
                 parts: Parts::default(),
+                ends: Ends::default(),
                 requests: VecDeque::new(),
                 outbox: BTreeMap::new(),
                 start: now,
@@ -330,7 +364,7 @@ impl Node {
             return server;
         };
         let deadline = state.timers.first().map(|(at, _)| *at);
-        let beat = (!state.entries.is_empty()).then_some(state.last_turn + HEARTBEAT);
+        let beat = (!state.nodes.peers.is_empty()).then_some(state.last_turn + HEARTBEAT);
         let mut peers = state.nodes.peers.values();
         let hello = peers.any(|peer| peer.is_linked).then_some(state.next_hello);
         let held = state.strangers.next_due();
@@ -371,8 +405,7 @@ impl Node {
         };
         let gap = now.saturating_duration_since(state.last_turn);
         state.last_turn = now;
-        // Without transfers nobody looks at the clock, and there is nothing to mistrust.
-        if gap <= PAUSE || state.entries.is_empty() {
+        if gap <= PAUSE || state.nodes.peers.is_empty() {
             return;
         }
         server.stats_mut().pauses += 1;

@@ -43,6 +43,8 @@ pub struct Standing {
     pub lease: Duration,
     /// The time of whoever asked, as it said it: see [`Message::Ask`].
     pub echo: u64,
+    /// No: the sender did not run for a while, and asks itself.
+    pub is_sure: bool,
 }
 
 /// One message.

@@ -343,6 +343,10 @@ impl Node {
         let is_news = entry.learn(now, acked, is_greeted);
         entry.heard = now;
         if entry.own.is_some() {
+            if is_news {
+                // An heir has found its client.
+                self.server.set_role(now, &flow, Role::Owner);
+            }
             self.tick(now, &flow);
             let told = self.shared.as_ref().and_then(|state| {
                 let own = state.entries.get(&flow)?.own.as_ref()?;
@@ -375,6 +379,14 @@ impl Node {
         self.server
             .set_report(&flow, acked.saturating_add(HINT_BLOCKS), at);
         self.bound_session(now, &flow);
+    }
+
+    /// The owner has shown that it knows less of the client than this node does.
+    pub(super) fn tell_owner_news(&mut self, now: Instant, flow: &Flow) {
+        let entry = self.shared.as_ref().and_then(|s| s.entries.get(flow));
+        if entry.is_some_and(|entry| entry.own.is_none() && entry.has_news_for_owner()) {
+            self.notice(now, flow);
+        }
     }
 
     /// Tells the owner again, while it does not know what this node does.

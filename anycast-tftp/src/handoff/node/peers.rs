@@ -8,6 +8,7 @@ use crate::handoff::limits::{HINT_MARGIN, LEASE};
 use crate::handoff::record::NodeId;
 use crate::handoff::wire::{Message, messages};
 use crate::proto::Flow;
+use crate::proto::server::REPEAT_GRACE;
 
 impl Node {
     /// A peer can be reached, or no more.
@@ -93,6 +94,10 @@ impl Node {
         let Some(state) = &self.shared else {
             return;
         };
+        if state.deaf_until.is_some_and(|until| now < until) {
+            // It came while this node did not run; what matters is said again.
+            return;
+        }
         if !state.nodes.peers.contains_key(&from) {
             self.server.stats_mut().messages_refused += 1;
             return;
@@ -324,6 +329,7 @@ impl Node {
             self.say(from, &known);
         }
         self.confirmed(now, flow);
+        self.tell_owner_news(now, flow);
         self.bound_session(now, flow);
         self.retry_stranger(now, flow);
         if let Some(state) = &mut self.shared {
@@ -416,9 +422,6 @@ impl Node {
             };
             return self.say(from, &end);
         }
-        if !entry.is_confirmed {
-            return;
-        }
         let progress = self.server.progress(&flow).filter(|_| entry.own.is_some());
         if let Some((acked, is_greeted, heard)) = progress {
             entry.learn(now, acked, is_greeted);
@@ -427,7 +430,7 @@ impl Node {
         let mut standing = entry.standing(now);
         standing.echo = stamp;
         // In a transfer that wraps only its owner knows enough.
-        if entry.own.is_some() || !entry.record.wraps() {
+        if entry.is_confirmed && (entry.own.is_some() || !entry.record.wraps()) {
             standing.lease = LEASE;
             let until = now + LEASE + HINT_MARGIN;
             if !entry.directory.contains(&from) {
@@ -452,8 +455,6 @@ impl Node {
         if !entry.is_live() {
             return;
         }
-        entry.unanswered.remove(&from);
-        let nobody = entry.unanswered.is_empty();
         if entry.tenure.owner == from && entry.own.is_none() && entry.record.content.is_some() {
             // It has begun anew.
             let keepers = state.nodes.keepers(flow);
@@ -474,10 +475,8 @@ impl Node {
             holder.tries = 0;
             self.tick(now, flow);
         }
-        if nobody {
-            // They have forgotten it, and with it whatever might have come after it.
-            self.confirmed(now, flow);
-        }
+        // It has forgotten the transfer, and with it whatever might have come after it.
+        self.does_not_know(now, from, flow);
     }
 
     fn end(&mut self, now: Instant, from: NodeId, flow: &Flow, nonce: u64) {
@@ -485,9 +484,16 @@ impl Node {
         let Some(state) = &mut self.shared else {
             return;
         };
+        state.ends.insert(now, nonce);
         if let Some(entry) = state.entries.get_mut(flow)
             && entry.record.nonce == nonce
         {
+            let repeated = entry.answering.repeated;
+            let was_repeated =
+                repeated.is_some_and(|at| now.saturating_duration_since(at) < REPEAT_GRACE);
+            if entry.is_live() && was_repeated && entry.acked == 0 {
+                return self.renew(now, from, flow);
+            }
             if entry.is_live() {
                 self.over(now, flow);
             }

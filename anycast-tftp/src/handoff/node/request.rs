@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::{Node, State, own};
-use crate::handoff::entry::{Entry, Held, Holder, Over, Own};
+use crate::handoff::entry::{Answering, Entry, Held, Holder, Over, Own};
 use crate::handoff::fleet::Mode;
 use crate::handoff::limits::{MAX_RECORDS, REVOKE_WAIT};
 use crate::handoff::record::{NodeId, Record, Tenure};
@@ -122,6 +122,7 @@ impl Node {
             hold: Duration::ZERO,
             lease: Duration::ZERO,
             echo: 0,
+            is_sure: true,
         };
         let mut entry = Entry::new(now, standing, directory, me);
         let holders = state
@@ -153,6 +154,39 @@ impl Node {
         }
         self.tick(now, &flow);
         self.server.set_report(&flow, own::HINT_BLOCKS_FIRST, now);
+    }
+
+    /// A transfer has ended elsewhere whose request was answered here a moment ago: the client has
+    /// ended it there first, and then asked for the same again. That is a new transfer.
+    pub(super) fn renew(&mut self, now: Instant, from: NodeId, flow: &Flow) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let (me, nonce) = (state.nodes.me, state.nonce());
+        let keepers = state.nodes.keepers(flow);
+        let Some(entry) = state.entries.get_mut(flow) else {
+            return;
+        };
+        entry.record.nonce = nonce;
+        entry.record.order = entry.record.order.saturating_add(1);
+        entry.tenure = Tenure {
+            epoch: 0,
+            owner: me,
+        };
+        entry.heard = now;
+        entry.answering = Answering::default();
+        let keepers = keepers.into_iter().chain([from]).filter(|id| *id != me);
+        entry.own = Some(Own {
+            held: None,
+            holders: keepers.map(|id| (id, Holder::new(now, 0))).collect(),
+            guests: BTreeMap::new(),
+            told_at: now,
+            told: 0,
+            was_greeted: false,
+        });
+        self.server.set_role(now, flow, Role::Owner);
+        self.server.set_report(flow, own::HINT_BLOCKS_FIRST, now);
+        self.tick(now, flow);
     }
 
     /// The transfer of a flow has ended, here or by what the client sent here.

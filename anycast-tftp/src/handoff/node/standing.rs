@@ -29,6 +29,14 @@ impl Node {
             self.server.stats_mut().messages_refused += 1;
             return;
         }
+        if state.ends.contains(standing.record.nonce) {
+            let end = Message::End {
+                flow,
+                nonce: standing.record.nonce,
+                order: standing.record.order,
+            };
+            return self.say(from, &end);
+        }
         let Some(entry) = state.entries.get(&flow) else {
             return self.take_up(now, from, standing, None);
         };
@@ -47,8 +55,14 @@ impl Node {
         let old = &entry.record;
         // A tombstone of who is no holder says nothing of what came after it.
         let is_stale = !entry.is_live() && !entry.directory.contains(&state.nodes.me);
-        let is_above = is_stale || (new.order, new.nonce) > (old.order, old.nonce);
         let silence = now.saturating_duration_since(entry.heard);
+        // Of two that did not know of each other the client is in the later one.
+        let is_later = if entry.is_live() && old.order == new.order && old.request != new.request {
+            standing.silence < silence
+        } else {
+            new.nonce > old.nonce
+        };
+        let is_above = is_stale || new.order > old.order || (new.order == old.order && is_later);
         let is_active = entry.is_live() && (entry.is_young(now) || silence < REPEAT_GRACE);
         let is_same = old.request == new.request && is_active;
         // One request that came to two nodes, and this one has answered it already.
@@ -188,7 +202,11 @@ impl Node {
         let is_owner = entry.own.is_some();
         let has_content = content.is_none_or(|content| state.contents.get(&content).is_some());
         let stamp = state.stamp(now);
-        self.confirmed(now, &flow);
+        if standing.is_sure {
+            self.confirmed(now, &flow);
+        } else {
+            self.does_not_know(now, from, &flow);
+        }
         if !is_owner && standing.echo == 0 {
             let kept = Message::Kept {
                 flow,
@@ -200,6 +218,7 @@ impl Node {
             };
             self.say(from, &kept);
         }
+        self.tell_owner_news(now, &flow);
         self.bound_session(now, &flow);
         self.retry_stranger(now, &flow);
         self.tick(now, &flow);
@@ -314,6 +333,17 @@ impl Node {
         }
         self.bound_session(now, flow);
         self.retry_stranger(now, flow);
+    }
+
+    /// A node that was asked cannot tell either: where none can, what is known here has to do.
+    pub(super) fn does_not_know(&mut self, now: Instant, from: NodeId, flow: &Flow) {
+        let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) else {
+            return;
+        };
+        entry.unanswered.remove(&from);
+        if entry.unanswered.is_empty() {
+            self.confirmed(now, flow);
+        }
     }
 
     /// Asks whether a transfer still is what this node knows; alone it waits until no other

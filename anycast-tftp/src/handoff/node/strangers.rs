@@ -229,6 +229,11 @@ impl Node {
         let Some(entry) = self.shared.as_ref().and_then(|s| s.entries.get(&flow)) else {
             return;
         };
+        let is_late = now.saturating_duration_since(entry.heard) >= MIN_RTO;
+        if entry.is_behind(wire) && is_late {
+            // It has heard an old block, and says so: what it lacks it gets.
+            return self.answer_again(now, flow, entry.acked);
+        }
         let Some(block) = entry.resolve(wire) else {
             self.server.stats_mut().ambiguous += 1;
             return;
@@ -239,23 +244,32 @@ impl Node {
         let greets = block == 0 && !entry.is_greeted && !entry.record.oack.is_empty();
         let is_known = block == entry.acked && !greets;
         // Somebody has answered it; a client that did not get that waits before it repeats.
-        if is_known && now.saturating_duration_since(entry.heard) < MIN_RTO {
+        if is_known && !is_late {
             self.server.stats_mut().duplicates += 1;
             return;
+        }
+        if is_known {
+            return self.answer_again(now, flow, block);
         }
         if !self.adopt(now, &flow, false) {
             return;
         }
         self.server.set_report(&flow, 0, now);
-        if is_known {
-            self.server.repeat(&flow);
-            if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow)) {
-                entry.heard = now;
-            }
-            self.acked(now, flow, block);
-        } else if let Ok(packet) = Packet::parse(datagram) {
+        if let Ok(packet) = Packet::parse(datagram) {
             self.server.handle_packet(now, flow, datagram, packet);
         }
+    }
+
+    /// Sends what follows the last ACK once more: what was sent has not arrived.
+    fn answer_again(&mut self, now: Instant, flow: Flow, block: u64) {
+        if !self.adopt(now, &flow, false) {
+            return;
+        }
+        self.server.repeat(&flow);
+        if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow)) {
+            entry.heard = now;
+        }
+        self.acked(now, flow, block);
     }
 
     /// Makes a session of a record.

@@ -47,6 +47,7 @@ pub(super) fn put_standing(w: &mut Writer, standing: &Standing) {
     w.millis(standing.hold);
     w.millis(standing.lease);
     w.u64(standing.echo);
+    w.flag(standing.is_sure);
 }
 
 pub(super) fn standing(r: &mut Reader<'_>) -> Result<Standing, WireError> {
@@ -109,5 +110,6 @@ pub(super) fn standing(r: &mut Reader<'_>) -> Result<Standing, WireError> {
         hold: r.millis()?,
         lease: r.millis()?,
         echo: r.u64()?,
+        is_sure: r.flag()?,
     })
 }
