@@ -64,6 +64,8 @@ pub mod fleet;
 pub mod limits;
 mod node;
 pub mod record;
+#[cfg(test)]
+mod simulation;
 
 pub use fleet::{Fleet, Mode};
 pub use node::Node;
