@@ -12,7 +12,6 @@ pub(super) struct Down {
     pub(super) until: Option<u64>,
     /// When no routes led there any more.
     pub(super) shunned: Option<u64>,
-    pub(super) is_pause: bool,
 }
 
 impl World {
@@ -110,7 +109,6 @@ impl World {
             from: self.now,
             until: None,
             shunned,
-            is_pause: false,
         });
         self.hosts[at].is_paused = false;
         self.forget_links(at);
@@ -128,7 +126,6 @@ impl World {
             from: self.now,
             until: None,
             shunned: None,
-            is_pause: true,
         });
         self.hosts[at].is_paused = true;
         self.hosts[at].disarm();

@@ -217,15 +217,6 @@ impl World {
         }
     }
 
-    /// Blocks of a job's file, the last one included.
-    pub(super) fn blocks(&self, number: usize) -> u64 {
-        let job = &self.jobs[number];
-        let options = self.visitors[job.client].guest.options;
-        let blksize = u64::from(options.blksize.unwrap_or(512));
-        let sizes = self.files[job.file].versions.iter();
-        sizes.map(|v| v.id.size).max().unwrap_or(0) / blksize + 1
-    }
-
     /// How long a store needs at most to do what it is asked, and the message to get there.
     pub(super) fn round_trip(&self) -> u64 {
         let mesh = self.setting.mesh;

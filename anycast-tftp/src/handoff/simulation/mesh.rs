@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anycast_core::NodeName;
 
-use super::setting::{MS, SECOND, Setting};
+use super::setting::{MS, SECOND};
 use super::world::{Event, Letter, World, node_name};
 use crate::handoff::limits::MAX_MESSAGE;
 
@@ -24,8 +24,10 @@ pub(super) struct Mesh {
     /// Which life of the peer a node has been told is up.
     told: BTreeMap<(usize, usize), u32>,
     pub(super) apart: Vec<Apart>,
-    /// Messages that were sent, and those that were lost.
+    /// Messages that were sent.
     pub(super) sent: u64,
+    /// When the last message arrives.
+    last: BTreeMap<(usize, usize), u64>,
 }
 
 const fn pair(a: usize, b: usize) -> (usize, usize) {
@@ -33,13 +35,14 @@ const fn pair(a: usize, b: usize) -> (usize, usize) {
 }
 
 impl Mesh {
-    pub(super) const fn new(_: &Setting) -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             cut: BTreeSet::new(),
             epochs: BTreeMap::new(),
             told: BTreeMap::new(),
             apart: Vec::new(),
             sent: 0,
+            last: BTreeMap::new(),
         }
     }
 
@@ -179,7 +182,8 @@ impl World {
         if !self.mesh.told.contains_key(&(from, to)) {
             return;
         }
-        let fate = self.setting.mesh.fate(&mut self.random, true);
+        let last = self.mesh.last.entry((from, to)).or_default();
+        let fate = (self.setting.mesh).fate(&mut self.random, true, self.now, last);
         self.say(|| {
             let lost = if fate[0].is_none() { ", lost" } else { "" };
             format!("n{from} => n{to}: {}{lost}", describe(&bytes))

@@ -70,7 +70,7 @@ fn wander(random: &mut Random) -> Wander {
 
 fn guest(random: &mut Random, setting: &Setting, kind: Kind, blksize: u16) -> Guest {
     let rough = random.chance(500);
-    let mut rate = |random: &mut Random, of: &[u64]| if rough { random.pick(of) } else { 0 };
+    let rate = |random: &mut Random, of: &[u64]| if rough { random.pick(of) } else { 0 };
     let base = random.pick(&[MS / 2, 2 * MS, 10 * MS, 30 * MS]);
     let (loss, twice, late) = (
         rate(random, &[0, 10, 30]),

@@ -4,7 +4,7 @@ use super::client::Kind;
 use super::faults::Down;
 use super::jobs::Job;
 use super::mesh::Apart;
-use super::setting::{MS, SECOND, Wander};
+use super::setting::{MS, SECOND};
 use super::world::World;
 use crate::handoff::{Fleet, Mode};
 

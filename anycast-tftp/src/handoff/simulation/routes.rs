@@ -94,10 +94,11 @@ impl World {
     }
 
     /// When a packet arrives, and its double.
-    fn fate(&mut self, index: usize, node: usize) -> [Option<u64>; 2] {
+    fn fate(&mut self, index: usize, node: usize, is_back: bool) -> [Option<u64>; 2] {
         let may_lose = self.may_lose(index);
         let path = self.visitors[index].guest.paths[node];
-        let fate = path.fate(&mut self.random, may_lose);
+        let last = self.last.entry((index, node, is_back)).or_default();
+        let fate = path.fate(&mut self.random, may_lose, self.now, last);
         let visitor = &mut self.visitors[index];
         if fate[0].is_none() {
             visitor.lost += 1;
@@ -124,7 +125,7 @@ impl World {
         self.jobs[job].crossed.insert(node);
         self.count_datagram();
         let flow = self.flow(index, said.port);
-        let fate = self.fate(index, node);
+        let fate = self.fate(index, node, false);
         self.say(|| {
             let what = show(&said.packet);
             let lost = if fate[0].is_none() { ", lost" } else { "" };
@@ -159,7 +160,7 @@ impl World {
             self.say(|| format!("n{node} -> {remote}: {}", show(bytes)));
             return;
         };
-        let fate = self.fate(index, node);
+        let fate = self.fate(index, node, true);
         self.say(|| {
             let lost = if fate[0].is_none() { ", lost" } else { "" };
             format!(

@@ -32,22 +32,29 @@ impl Path {
         }
     }
 
-    /// When what is sent arrives, after so much time each.
-    pub(super) fn fate(&self, random: &mut Random, may_lose: bool) -> [Option<u64>; 2] {
+    /// When what is sent at `now` arrives, and its double. What is neither late nor doubled stays
+    /// in order: it comes after what came `last`.
+    pub(super) fn fate(
+        &self,
+        random: &mut Random,
+        may_lose: bool,
+        now: u64,
+        last: &mut u64,
+    ) -> [Option<u64>; 2] {
         if may_lose && random.chance(self.loss) {
             return [None, None];
         }
-        let mut one = |random: &mut Random| {
-            let late = if random.chance(self.late) {
-                200 * MS
-            } else {
-                0
-            };
-            Some(self.delay + random.range(0, self.jitter + late))
-        };
-        let first = one(random);
-        let second = random.chance(self.twice).then(|| one(random)).flatten();
-        [first, second]
+        let mut arrives = now + self.delay + random.range(0, self.jitter);
+        if random.chance(self.late) {
+            arrives += random.range(0, 200 * MS);
+        } else {
+            arrives = arrives.max(*last);
+            *last = arrives;
+        }
+        let again = random
+            .chance(self.twice)
+            .then(|| arrives + random.range(0, self.delay + self.jitter));
+        [Some(arrives - now), again.map(|again| again - now)]
     }
 }
 

@@ -94,7 +94,6 @@ pub(super) struct Visitor {
 }
 
 pub(super) struct World {
-    pub(super) seed: u64,
     pub(super) random: Random,
     pub(super) now: u64,
     base: Instant,
@@ -117,6 +116,8 @@ pub(super) struct World {
     pub(super) broken: Option<String>,
     /// Which version had the name, at which node, from when until when.
     pub(super) offers: Vec<Offer>,
+    /// When the last datagram between a client and a node arrives, there and back.
+    pub(super) last: BTreeMap<(usize, usize, bool), u64>,
     /// What was sent to the client whose datagram a node has taken last.
     pub(super) watched: (SocketAddr, u64),
     /// Datagrams that nodes sent to addresses of no client.
@@ -135,11 +136,10 @@ impl World {
         let files = Self::files(seed, &setting);
         let hosts = (0..setting.nodes).map(|_| Host::default()).collect();
         let mut world = Self {
-            seed,
             random: Random::new(seed ^ 0x5eed),
             now: 0,
             base: Instant::now(),
-            mesh: Mesh::new(&setting),
+            mesh: Mesh::new(),
             hosts,
             files,
             visitors: Vec::new(),
@@ -155,6 +155,7 @@ impl World {
             trace: VecDeque::new(),
             broken: None,
             offers: Vec::new(),
+            last: BTreeMap::new(),
             watched: (local(), 0),
             to_strangers: 0,
             last_sent: 0,
@@ -281,9 +282,11 @@ impl World {
         let mut until = u64::MAX;
         while self.broken.is_none() {
             let Some(((at, _), event)) = self.events.pop_first() else {
+                self.now = until;
                 break;
             };
             if at > until {
+                self.now = until;
                 break;
             }
             self.now = self.now.max(at);
