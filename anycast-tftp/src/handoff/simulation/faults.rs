@@ -75,6 +75,10 @@ impl World {
                 self.hosts[node].shelf.hold(&version);
             }
             Fault::Abort(index) => self.abort(index),
+            Fault::Move(index, node) => self.visitors[index].route.at = node,
+            Fault::Mute(index, packets) => self.visitors[index].mute = packets,
+            Fault::Deafen(index, packets) => self.visitors[index].deaf = packets,
+            Fault::Flood(node, packets, prefixes) => self.flood(node, packets, prefixes),
         }
     }
 
@@ -99,8 +103,11 @@ impl World {
     }
 
     fn die(&mut self, at: usize, converges: u64) {
-        if self.hosts[at].node.take().is_none() {
+        let Some(node) = self.hosts[at].node.take() else {
             return;
+        };
+        if self.hosts[at].is_draining && node.in_flight() > 0 {
+            self.count("drained with transfers in flight");
         }
         self.count("deaths");
         let shunned = (!self.hosts[at].attracts).then_some(self.now);

@@ -91,7 +91,11 @@ pub(super) fn datagram(world: &mut World, at: usize, remote: SocketAddr, bytes: 
         Ok(Packet::Data { .. }) => {}
         _ => world.breaks(|| format!("(e) n{at} -> {remote}: {}", show(bytes))),
     }
-    if world.visitor_of(remote).is_none() {
+    let is_known = world.visitor_of(remote).is_some_and(|index| {
+        let mut jobs = world.jobs.iter().filter(|job| job.client == index);
+        jobs.any(|job| job.ports.contains(&remote.port()))
+    });
+    if !is_known {
         world.breaks(|| format!("(e) n{at} -> {remote}, a stranger: {}", show(bytes)));
     }
 }

@@ -187,6 +187,7 @@ impl World {
         if let Some((offset, bytes)) = delivery {
             self.jobs[number].answered.get_or_insert(now);
             self.deliver(number, offset, bytes);
+            self.count_blocks(index);
         }
         self.after_client(index);
     }

@@ -31,6 +31,12 @@ pub(super) fn random(seed: u64) -> Setting {
     if random.chance(850) {
         faults(random, &mut setting);
     }
+    if random.chance(150) {
+        let packets = random.pick(&[1, 20, 300]);
+        let flood = Fault::Flood(random.below(nodes), packets, random.pick(&[1, 10, 100]));
+        let when = When::At(random.range(0, 5 * SECOND));
+        setting.faults.push((when, flood));
+    }
     setting
 }
 

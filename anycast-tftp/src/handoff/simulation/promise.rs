@@ -60,9 +60,6 @@ pub(super) fn promised(world: &World, number: usize) -> Result<(), &'static str>
         .filter(|down| job.overlaps(down.from, down.until))
         .collect();
     faults(world, job, &downs)?;
-    if lacks_content(world, job) {
-        return Err("unpromised: a node that it came to did not have the content");
-    }
     Ok(())
 }
 
@@ -114,18 +111,13 @@ fn faults(world: &World, job: &Job, downs: &[&Down]) -> Result<(), &'static str>
     let is_held = held.is_some_and(|held| first.from >= held);
     let hold_wait = Fleet::new(super::world::node_name(0), Vec::new(), 0).hold_wait;
     let is_quick = u128::from(world.round_trip()) < hold_wait.as_micros();
-    let is_reliable = world.setting.mesh.loss == 0 && world.setting.mesh.late == 0;
+    let is_reliable = world.setting.mesh.loss == 0
+        && world.setting.mesh.late == 0
+        && world.setting.lacks.is_empty();
     if is_held || (is_quick && is_reliable) {
         return Ok(());
     }
     Err("unpromised: no other node may have held the record")
-}
-
-/// A node to which the client came had got the content late.
-fn lacks_content(world: &World, job: &Job) -> bool {
-    let lacks = |node: &usize| world.setting.lacks.contains(node);
-    let has_versions = world.files[job.file].versions.len() > 1;
-    has_versions && job.crossed.iter().any(lacks)
 }
 
 /// Whether a client of this kind can read a file of so many blocks.

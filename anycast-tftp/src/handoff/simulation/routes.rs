@@ -1,13 +1,13 @@
 //! Where the packets of a client go, and what becomes of them on the way.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::client::{Kind, Said};
 use super::host::Inbound;
 use super::setting::{SECOND, Wander};
 use super::world::{Event, Outbound, World};
 use crate::proto::Flow;
-use crate::proto::packet::Packet;
+use crate::proto::packet::{Packet, ack, data_header};
 
 /// The service address.
 pub(super) const LOCAL: &str = "192.0.2.69:69";
@@ -96,7 +96,17 @@ impl World {
     /// When a packet arrives, and its double.
     fn fate(&mut self, index: usize, node: usize, is_back: bool) -> [Option<u64>; 2] {
         let may_lose = self.may_lose(index);
-        let path = self.visitors[index].guest.paths[node];
+        let visitor = &mut self.visitors[index];
+        let scripted = if is_back {
+            &mut visitor.deaf
+        } else {
+            &mut visitor.mute
+        };
+        if *scripted > 0 {
+            *scripted -= 1;
+            return [None, None];
+        }
+        let path = visitor.guest.paths[node];
         let last = self.last.entry((index, node, is_back)).or_default();
         let fate = path.fate(&mut self.random, may_lose, self.now, last);
         let visitor = &mut self.visitors[index];
@@ -107,6 +117,33 @@ impl World {
             visitor.lost = 0;
         }
         fate
+    }
+
+    /// Packets of flows that nobody knows: ACKs, blocks and ERRORs.
+    pub(super) fn flood(&mut self, node: usize, packets: u64, prefixes: u64) {
+        self.count("floods");
+        for number in 0..packets {
+            let prefix = u32::try_from(number % prefixes).unwrap() << 8;
+            let host = u32::try_from(number / prefixes % 250).unwrap() + 1;
+            let ip = Ipv4Addr::from(0x0a00_0000 | prefix | host);
+            let port = 1024 + u16::try_from(number % 60_000).unwrap();
+            let block = (number % 50) as u16;
+            let bytes = match number % 10 {
+                0 => vec![0, 5, 0, 0, b'x', 0],
+                1 => data_header(block).to_vec(),
+                _ => ack(block).to_vec(),
+            };
+            let inbound = Inbound {
+                flow: Flow {
+                    remote: SocketAddr::from((ip, port)),
+                    local: local(),
+                },
+                bytes,
+                job: None,
+            };
+            let delay = self.random.range(0, SECOND);
+            self.after(delay, Event::ToNode(node, inbound));
+        }
     }
 
     pub(super) fn flow(&self, index: usize, port: u16) -> Flow {

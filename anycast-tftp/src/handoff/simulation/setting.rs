@@ -123,6 +123,15 @@ pub(super) enum Fault {
     },
     /// The user ends what this client does.
     Abort(usize),
+    /// The route of a client leads to this node.
+    Move(usize, usize),
+    /// The next datagrams of a client are lost, so many of them.
+    Mute(usize, u32),
+    /// And so many of those that it is sent.
+    Deafen(usize, u32),
+    /// So many packets of flows that nobody knows come to a node within a second, from so many
+    /// prefixes.
+    Flood(usize, u64, u64),
 }
 
 /// When something befalls the fleet.
@@ -131,6 +140,8 @@ pub(super) enum When {
     At(u64),
     /// When so many datagrams of clients have been sent.
     Datagram(u64),
+    /// When a client has so many blocks, before it says so.
+    Blocks(usize, u64),
 }
 
 #[derive(Debug, Clone)]

@@ -91,6 +91,9 @@ pub(super) struct Visitor {
     pub(super) timer_at: Option<u64>,
     /// Packets lost in a row, both ways.
     pub(super) lost: u8,
+    /// Datagrams that are to be lost, from it and to it.
+    pub(super) mute: u32,
+    pub(super) deaf: u32,
 }
 
 pub(super) struct World {
@@ -108,7 +111,8 @@ pub(super) struct World {
     serial: u64,
     /// Datagrams that clients have sent.
     pub(super) datagrams: u64,
-    waiting: Vec<(u64, Fault)>,
+    /// Faults that wait for something else than a time.
+    waiting: Vec<(When, Fault)>,
     pub(super) counts: Counts,
     pub(super) buffer: Vec<u8>,
     is_tracing: bool,
@@ -178,12 +182,14 @@ impl World {
                 job: None,
                 timer_at: None,
                 lost: 0,
+                mute: 0,
+                deaf: 0,
             });
         }
         for (when, fault) in world.setting.faults.clone() {
             match when {
                 When::At(at) => world.after(at, Event::Fault(fault)),
-                When::Datagram(count) => world.waiting.push((count, fault)),
+                When::Datagram(_) | When::Blocks(..) => world.waiting.push((when, fault)),
             }
         }
         world
@@ -330,16 +336,31 @@ impl World {
         }
     }
 
-    /// Faults that were to come with this datagram.
+    /// Faults that were to come with this datagram come after it.
     pub(super) fn count_datagram(&mut self) {
         self.datagrams += 1;
-        while let Some(index) = self
-            .waiting
-            .iter()
-            .position(|(count, _)| *count <= self.datagrams)
-        {
-            let (_, fault) = self.waiting.remove(index);
+        let count = self.datagrams;
+        for fault in self.due(|when| when == When::Datagram(count)) {
             self.after(0, Event::Fault(fault));
         }
+    }
+
+    /// And those that were to come with the block that a client has got, before it says so.
+    pub(super) fn count_blocks(&mut self, index: usize) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let blocks = self.visitors[index].client.blocks();
+        for fault in self.due(|when| when == When::Blocks(index, blocks)) {
+            self.befalls(fault);
+        }
+    }
+
+    fn due(&mut self, is_due: impl Fn(When) -> bool) -> Vec<Fault> {
+        let all = std::mem::take(&mut self.waiting);
+        let (due, waiting) = all.into_iter().partition(|(when, _)| is_due(*when));
+        self.waiting = waiting;
+        let due: Vec<(When, Fault)> = due;
+        due.into_iter().map(|(_, fault)| fault).collect()
     }
 }
