@@ -76,6 +76,8 @@ pub(super) struct Client {
     gives_up_at: u64,
     /// How often it began again from zero.
     pub(super) restarts: u32,
+    /// How often it has asked for something else than before.
+    pub(super) asks: u32,
     out: VecDeque<Said>,
 }
 
@@ -101,6 +103,7 @@ impl Client {
             repeat_at: None,
             gives_up_at: 0,
             restarts: 0,
+            asks: 0,
             out: VecDeque::new(),
         }
     }
@@ -120,6 +123,7 @@ impl Client {
     }
 
     fn ask(&mut self, now: u64, is_probe: bool) {
+        self.asks += 1;
         self.phase = Phase::Asking { is_probe };
         self.port = self.ports[0];
         (self.blksize, self.window) = (DEFAULT_BLKSIZE, 1);

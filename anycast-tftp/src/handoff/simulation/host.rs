@@ -17,12 +17,13 @@ const SEGMENTS: usize = 64;
 /// A timer that is due as often at one and the same time never waits.
 const SPINS: u32 = 1000;
 
-/// A datagram of a client, and for which of its reads it was said.
+/// A datagram of a client, and for which of its reads it was said, after which of its requests.
 #[derive(Debug)]
 pub(super) struct Inbound {
     pub(super) flow: Flow,
     pub(super) bytes: Vec<u8>,
     pub(super) job: Option<usize>,
+    pub(super) asks: u32,
 }
 
 #[derive(Debug, Default)]

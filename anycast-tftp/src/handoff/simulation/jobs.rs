@@ -18,6 +18,9 @@ pub(super) struct Job {
     pub(super) file: usize,
     pub(super) ports: Range<u16>,
     pub(super) started: u64,
+    /// When it last asked for something else than before: of a probe, for the file.
+    asked_at: u64,
+    asks: u32,
     /// When a node that the request had reached first said an OACK.
     pub(super) greeted: Option<u64>,
     /// When the first packet of use came.
@@ -44,11 +47,8 @@ impl World {
             return;
         };
         visitor.begun += 1;
-        let habits = visitor.client.habits;
         let port = visitor.guest.port.unwrap_or(visitor.next_port);
-        if !habits.keeps_port {
-            visitor.next_port += 10;
-        }
+        visitor.next_port += 10;
         let name = self.files[file].name.as_str().as_bytes().to_vec();
         let visitor = &mut self.visitors[index];
         visitor
@@ -60,6 +60,8 @@ impl World {
             file,
             ports: port..port + 10,
             started: self.now,
+            asked_at: self.now,
+            asks: visitor.client.asks,
             greeted: None,
             answered: None,
             ended: None,
@@ -97,11 +99,18 @@ impl World {
         let Some(number) = self.visitors[index].job else {
             return;
         };
+        // Its requests take time to get anywhere.
         let now = self.now;
         let visitor = &mut self.visitors[index];
         let job = &mut self.jobs[number];
         if now < job.started + SECOND {
             job.crossed_early = job.crossed.len();
+        }
+        if visitor.client.asks != job.asks {
+            job.asks = visitor.client.asks;
+            job.asked_at = now;
+            job.greeted = None;
+            job.asked.clear();
         }
         if visitor.client.restarts != job.restarts {
             job.restarts = visitor.client.restarts;
@@ -140,14 +149,18 @@ impl World {
         }
     }
 
-    /// Whether a client's packet is one of an earlier read of the same port that comes when the
+    /// Whether a client's packet is one of an earlier transfer of the same port that comes when the
     /// next one is under way: no server can know that it is old, and it is taken for lost here.
     pub(super) fn is_of_another_time(&self, inbound: &Inbound) -> bool {
         let Some(old) = inbound.job else {
             return false;
         };
-        let job = self.visitors[self.jobs[old].client].job;
-        job.is_some_and(|job| job > old && self.jobs[job].greeted.is_some())
+        let visitor = &self.visitors[self.jobs[old].client];
+        let is_old = visitor.client.asks > inbound.asks;
+        is_old
+            && visitor
+                .job
+                .is_some_and(|job| self.jobs[job].greeted.is_some())
     }
 
     /// Whether a datagram was on its way already when the client had given its port to the file
@@ -157,7 +170,7 @@ impl World {
         let is_data = matches!(Packet::parse(&outbound.bytes), Ok(Packet::Data { .. }));
         let keeps_port = self.visitors[job.client].client.habits.keeps_port;
         let is_early = job.greeted.is_none_or(|greeted| outbound.sent < greeted);
-        keeps_port && (outbound.sent < job.started || is_data && is_early)
+        keeps_port && (outbound.sent < job.asked_at || is_data && is_early)
     }
 
     pub(super) fn arrives_at_client(&mut self, outbound: &Outbound) {

@@ -90,6 +90,11 @@ fn guest(random: &mut Random, setting: &Setting, kind: Kind, blksize: u16) -> Gu
         twice,
         late,
     };
+    let keeps_port = match kind {
+        Kind::RaspberryPi => true,
+        Kind::TftpHpa => false,
+        _ => random.chance(250),
+    };
     Guest {
         kind,
         options: kind.options(random, blksize),
@@ -99,7 +104,7 @@ fn guest(random: &mut Random, setting: &Setting, kind: Kind, blksize: u16) -> Gu
         wander: wander(random),
         at: random.below(setting.nodes),
         paths: (0..setting.nodes).map(|_| path(random)).collect(),
-        port: kind.habits().keeps_port.then_some(49_152),
+        port: keeps_port.then_some(49_152),
     }
 }
 

@@ -140,6 +140,7 @@ impl World {
                 },
                 bytes,
                 job: None,
+                asks: 0,
             };
             let delay = self.random.range(0, SECOND);
             self.after(delay, Event::ToNode(node, inbound));
@@ -173,6 +174,7 @@ impl World {
                 flow,
                 bytes: said.packet.clone(),
                 job: Some(job),
+                asks: self.visitors[index].client.asks,
             };
             self.after(delay, Event::ToNode(node, inbound));
         }

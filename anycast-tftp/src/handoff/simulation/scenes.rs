@@ -55,13 +55,13 @@ fn a_port_is_used_for_another_file_at_another_node_while_the_first_ones_timer_is
     for mesh in [200, 10 * MS, 80 * MS] {
         // The timer is due after a quarter of a second: at some of these, just when the client
         // waits for the block of that number.
-        for delay in 1..=20 {
+        for delay in (5000..7000).step_by(100) {
             let mut setting = Setting::peaceful(3)
                 .with_file(1024 * 20)
                 .with_file(1024 * 60);
             setting.mesh = Path::good(mesh);
             setting = setting.with_guest(Kind::RaspberryPi, 1024, &[0, 1, 0]);
-            last(&mut setting).paths = vec![Path::good(delay * MS / 2); 3];
+            last(&mut setting).paths = vec![Path::good(delay); 3];
             let setting = setting
                 // The last ACK is lost, so that its node sends again.
                 .with_fault(When::Blocks(0, 21), Fault::Mute(0, 1))

@@ -86,7 +86,7 @@ pub(super) struct Guest {
     pub(super) at: usize,
     /// To each node and back.
     pub(super) paths: Vec<Path>,
-    /// It always has this port, whatever it is otherwise.
+    /// It has always the same port, and takes nothing but an OACK for the answer to its request.
     pub(super) port: Option<u16>,
 }
 
@@ -198,7 +198,7 @@ impl Setting {
             wander: Wander::Stays,
             at: 0,
             paths: vec![Path::good(2 * MS); self.nodes],
-            port: None,
+            port: kind.habits().keeps_port.then_some(49_152),
         });
         self
     }

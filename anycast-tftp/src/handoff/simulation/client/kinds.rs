@@ -59,7 +59,8 @@ pub(in super::super) struct Habits {
     pub(in super::super) probes: bool,
     /// From so many ports at nearly the same time.
     pub(in super::super) asks_at_once: u16,
-    /// Uses one port for one file after the other, and takes only an OACK for an answer.
+    /// Uses one port for one file after the other, as others sometimes do, and takes only an OACK
+    /// for an answer.
     pub(in super::super) keeps_port: bool,
     /// After an ERROR of the server.
     pub(in super::super) begins_again: bool,
