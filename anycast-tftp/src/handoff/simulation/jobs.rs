@@ -51,6 +51,7 @@ impl World {
         visitor.next_port += 10;
         let name = self.files[file].name.as_str().as_bytes().to_vec();
         let visitor = &mut self.visitors[index];
+        visitor.client.habits.keeps_port = visitor.guest.port.is_some();
         visitor
             .client
             .begin(self.now, &mut self.random, &name, port);
@@ -99,7 +100,6 @@ impl World {
         let Some(number) = self.visitors[index].job else {
             return;
         };
-        // Its requests take time to get anywhere.
         let now = self.now;
         let visitor = &mut self.visitors[index];
         let job = &mut self.jobs[number];

@@ -183,7 +183,24 @@ fn wrapping(random: &mut Random, setting: &mut Setting) {
     setting.guests.push(guest);
 }
 
+/// One process after the other is replaced, as an operator does it.
+fn upgrade(random: &mut Random, setting: &mut Setting) {
+    let mut at = SECOND;
+    for node in 0..setting.nodes {
+        at += random.range(0, 3 * SECOND);
+        let (moves, ends) = (random.range(0, SECOND), random.range(SECOND, 3 * SECOND));
+        let drain = Fault::Drain(node, moves, ends);
+        setting.faults.push((When::At(at), drain));
+        at += moves + ends + random.range(100 * MS, SECOND);
+        setting.faults.push((When::At(at), Fault::Back(node)));
+        at += random.range(3 * SECOND, 5 * SECOND);
+    }
+}
+
 fn faults(random: &mut Random, setting: &mut Setting) {
+    if random.chance(60) {
+        return upgrade(random, setting);
+    }
     for _ in 0..random.pick(&[1, 1, 1, 2, 3]) {
         let fault = fault(random, setting.nodes);
         let when = if random.chance(500) {

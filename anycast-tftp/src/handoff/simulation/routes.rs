@@ -13,8 +13,8 @@ use crate::proto::packet::{Packet, ack, data_header};
 pub(super) const LOCAL: &str = "192.0.2.69:69";
 /// How many packets of a client may be lost in a row, both ways together.
 const MAX_LOST: u8 = 2;
-/// To a client that never says anything twice nothing is lost so long after a fault: the heir has
-/// three attempts, and cannot know.
+/// To a client that says a thing once, or seldom, nothing is lost so long after a fault: the heir
+/// has three attempts, and of the client's own one may be left when the routes have moved.
 const NO_LOSS_AFTER_FAULT: u64 = 20 * SECOND;
 
 #[derive(Debug)]
@@ -90,7 +90,9 @@ impl World {
             let until = down.until.unwrap_or(self.now);
             self.now > until + NO_LOSS_AFTER_FAULT || self.now < down.from
         });
-        visitor.lost < MAX_LOST && (visitor.client.kind != Kind::Grub || quiet)
+        let kind = visitor.client.kind;
+        let is_patient = !matches!(kind, Kind::Grub | Kind::Ipxe | Kind::RaspberryPi);
+        visitor.lost < MAX_LOST && (is_patient || quiet)
     }
 
     /// When a packet arrives, and its double.
