@@ -30,8 +30,10 @@ use world::{Counts, Failure, World};
 
 /// Seeds in an ordinary run.
 const SEEDS: u64 = 2000;
+/// Lines of the trace of a failure, unless all are asked for.
+const SHOWN: usize = 300;
 /// Failures that are told.
-const TOLD: usize = 12;
+const TOLD: usize = 60;
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
@@ -64,7 +66,10 @@ fn holds(seed: u64, setting: &Setting) -> World {
         }
         Err(failure) => {
             let again = run(seed, setting, true).err().unwrap_or(failure);
-            panic!("{setting:#?}\n{}\n{}", again.tail.join("\n"), again.rule);
+            let from = again.tail.len().saturating_sub(SHOWN);
+            let lines = number("HANDOFF_TRACE").map_or(from, |_| 0);
+            let lines = again.tail[lines..].join("\n");
+            panic!("{setting:?}\n{lines}\n{}", again.rule);
         }
     }
 }

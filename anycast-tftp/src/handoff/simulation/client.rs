@@ -192,6 +192,10 @@ impl Client {
         self.expected - 1
     }
 
+    pub(super) const fn is_reading(&self) -> bool {
+        matches!(self.phase, Phase::Reading)
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<u64> {
         let timers = self.repeat_at.into_iter().chain([self.gives_up_at]);
         match self.phase {

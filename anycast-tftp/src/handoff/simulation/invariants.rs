@@ -12,7 +12,7 @@ use crate::proto::packet::Packet;
 use crate::proto::server::Transmit;
 
 /// How long before the end of a run nothing may be sent any more.
-const QUIET: u64 = 60 * SECOND;
+const QUIET: u64 = 100 * SECOND;
 
 /// (a) Whatever is delivered belongs to one version of the file that was asked for.
 pub(super) fn wrong_bytes(world: &mut World, number: usize, offset: u64) {
@@ -24,6 +24,20 @@ pub(super) fn wrong_bytes(world: &mut World, number: usize, offset: u64) {
     let (client, file) = (job.client, job.file);
     let kind = world.visitors[client].client.kind;
     world.breaks(|| format!("(a) c{client} ({kind:?}): wrong bytes of f{file} at {offset}"));
+}
+
+/// How long a transfer of which nothing was acknowledged answers the same request.
+const YOUNG: u64 = 30 * SECOND;
+
+/// Since when what a read gets must have had the name: since it began, or since an earlier one
+/// from the same ports asked for the same, whose transfer may answer for it.
+fn asked_since(world: &World, number: usize) -> u64 {
+    let job = &world.jobs[number];
+    let earlier = world.jobs[..number].iter().filter(|old| {
+        let is_alike = (old.client, old.file, &old.ports) == (job.client, job.file, &job.ports);
+        is_alike && job.started < old.started + YOUNG
+    });
+    earlier.map(|old| old.started).min().unwrap_or(job.started)
 }
 
 /// (a) What the client takes for the file is one version of it, whole; and one that had the name
@@ -43,9 +57,10 @@ pub(super) fn one_version_and_whole(world: &mut World, number: usize) {
         world.breaks(|| format!("(a) c{client}: f{file} was cut after {received} bytes"));
         return;
     }
+    let since = asked_since(world, number);
     let mut offers = world.offers.iter().filter(|offer| offer.file == file);
     let is_current = offers.any(|offer| {
-        whole.contains(&offer.version) && offer.until.is_none_or(|until| until >= job.started)
+        whole.contains(&offer.version) && offer.until.is_none_or(|until| until >= since)
     });
     if !is_current {
         world.breaks(|| format!("(a) c{client}: f{file} was replaced everywhere before it asked"));

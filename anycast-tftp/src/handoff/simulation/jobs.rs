@@ -21,7 +21,7 @@ pub(super) struct Job {
     /// When it last asked for something else than before: of a probe, for the file.
     asked_at: u64,
     asks: u32,
-    /// When a node that the request had reached first said an OACK.
+    /// When a node that the request had reached first said an OACK, or the client took one.
     pub(super) greeted: Option<u64>,
     /// When the first packet of use came.
     pub(super) answered: Option<u64>,
@@ -197,6 +197,9 @@ impl World {
         let now = self.now;
         let visitor = &mut self.visitors[index];
         let delivery = visitor.client.handle_datagram(now, port, &outbound.bytes);
+        if visitor.client.is_reading() {
+            self.jobs[number].greeted.get_or_insert(now);
+        }
         if let Some((offset, bytes)) = delivery {
             self.jobs[number].answered.get_or_insert(now);
             self.deliver(number, offset, bytes);

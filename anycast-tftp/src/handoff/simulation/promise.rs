@@ -104,6 +104,9 @@ fn faults(world: &World, job: &Job, downs: &[&Down]) -> Result<(), &'static str>
     {
         return Err("unpromised: its route led to a dead node for too long");
     }
+    if world.hosts.len() == 2 && world.visitors[job.client].client.kind == Kind::Grub {
+        return Err("unpromised: its client never repeats itself, and its node was alone");
+    }
     if first.from < job.started || !job.crossed.contains(&first.node) {
         return Ok(());
     }

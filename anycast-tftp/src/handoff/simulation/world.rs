@@ -21,9 +21,9 @@ use crate::proto::server::MAX_TRANSMIT;
 /// More events than any run needs.
 const MAX_EVENTS: u64 = 4_000_000;
 /// Lines of a trace that are kept.
-const TAIL: usize = 400;
+const TAIL: usize = 20_000;
 /// How long a run goes on after the last client has ended: all must have been forgotten then.
-const AFTERMATH: u64 = 130 * SECOND;
+const AFTERMATH: u64 = 200 * SECOND;
 
 /// How often what happened: a run in which nothing does is vacuous.
 pub(super) type Counts = BTreeMap<&'static str, u64>;
