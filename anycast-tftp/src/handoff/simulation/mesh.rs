@@ -26,6 +26,8 @@ pub(super) struct Mesh {
     pub(super) apart: Vec<Apart>,
     /// Messages that were sent.
     pub(super) sent: u64,
+    /// Of them, before the last client had ended.
+    pub(super) sent_for_clients: u64,
     /// When the last message arrives.
     last: BTreeMap<(usize, usize), u64>,
 }
@@ -42,6 +44,7 @@ impl Mesh {
             told: BTreeMap::new(),
             apart: Vec::new(),
             sent: 0,
+            sent_for_clients: 0,
             last: BTreeMap::new(),
         }
     }
@@ -202,7 +205,8 @@ impl World {
         let (from, life) = letter.from;
         let (to, to_life) = letter.to;
         let is_same = self.hosts[from].life == life && self.hosts[to].life == to_life;
-        if !is_same || self.mesh.cut.contains(&pair(from, to)) {
+        let is_dead = self.hosts[to].node.is_none();
+        if !is_same || is_dead || self.mesh.cut.contains(&pair(from, to)) {
             return;
         }
         if self.hosts[to].is_paused {

@@ -5,7 +5,7 @@ use super::faults::Down;
 use super::jobs::Job;
 use super::mesh::Apart;
 use super::setting::{MS, SECOND};
-use super::world::World;
+use super::world::{World, node_name};
 use crate::handoff::{Fleet, Mode};
 
 /// A record is held elsewhere so long after the first reply, whatever was lost.
@@ -25,7 +25,8 @@ impl Job {
 
 /// **The known limit**: an earlier read used the same port, and between that one's beginning and
 /// now the mesh was cut between a node that it came to and another one that it or this read came
-/// to. Then a record of the earlier read may answer for this one.
+/// to. Then a record of the earlier read may answer for this one. And where a message and its answer
+/// take longer than a reply is held back, the reply comes before the earlier record is known.
 pub(super) fn is_beyond(world: &World, number: usize) -> bool {
     let job = &world.jobs[number];
     let visitor = &world.visitors[job.client];
@@ -42,9 +43,15 @@ pub(super) fn is_beyond(world: &World, number: usize) -> bool {
             .flat_map(|a| job.crossed.iter().map(move |b| (*a, *b)));
         pairs.any(|(a, b)| {
             let from = job.started.saturating_sub(CATCHES_UP);
-            a != b && world.mesh.were_apart(a, b, from, until)
+            a != b && (is_slow(world) || world.mesh.were_apart(a, b, from, until))
         })
     })
+}
+
+/// Whether a message and its answer may take longer than a first reply waits.
+fn is_slow(world: &World) -> bool {
+    let hold_wait = Fleet::new(node_name(0), Vec::new(), 0).hold_wait;
+    u128::from(world.round_trip()) >= hold_wait.as_micros()
 }
 
 /// Whether a transfer has to survive, or why not.
@@ -112,12 +119,10 @@ fn faults(world: &World, job: &Job, downs: &[&Down]) -> Result<(), &'static str>
     }
     let held = job.answered.map(|at| at + HELD_AFTER);
     let is_held = held.is_some_and(|held| first.from >= held);
-    let hold_wait = Fleet::new(super::world::node_name(0), Vec::new(), 0).hold_wait;
-    let is_quick = u128::from(world.round_trip()) < hold_wait.as_micros();
     let is_reliable = world.setting.mesh.loss == 0
         && world.setting.mesh.late == 0
         && world.setting.lacks.is_empty();
-    if is_held || (is_quick && is_reliable) {
+    if is_held || (!is_slow(world) && is_reliable) {
         return Ok(());
     }
     Err("unpromised: no other node may have held the record")

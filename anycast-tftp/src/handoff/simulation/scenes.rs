@@ -33,7 +33,7 @@ fn far(setting: &mut Setting) {
 fn one_client_of_each_kind_reads_at_one_node() {
     for kind in Kind::ALL {
         let setting = Setting::peaceful(2).with_file(5000).with_file(0);
-        let world = holds(1, &setting.with_guest(kind, 512, &[0, 1, 0]));
+        let world = holds(8, &setting.with_guest(kind, 512, &[0, 1, 0]));
         all_within(&world, SECOND);
     }
 }
@@ -45,7 +45,7 @@ fn a_route_moves_at_each_packet() {
             let mut setting = Setting::peaceful(nodes).with_file(40_000);
             setting = setting.with_guest(kind, 512, &[0]);
             last(&mut setting).wander = Wander::Each(1);
-            all_within(&holds(1, &setting), 10 * SECOND);
+            all_within(&holds(8, &setting), 10 * SECOND);
         }
     }
 }
@@ -66,7 +66,7 @@ fn a_port_is_used_for_another_file_at_another_node_while_the_first_ones_timer_is
                 // The last ACK is lost, so that its node sends again.
                 .with_fault(When::Blocks(0, 21), Fault::Mute(0, 1))
                 .with_fault(When::Blocks(0, 21), Fault::Move(0, 1));
-            all_within(&holds(1, &setting), 6 * SECOND);
+            all_within(&holds(8, &setting), 6 * SECOND);
         }
     }
 }
@@ -91,7 +91,7 @@ fn three_sites_of_which_one_is_cut_off() {
     let setting = setting
         .with_fault(When::At(2 * SECOND), cut)
         .with_fault(When::At(3 * SECOND), Fault::Move(2, 2));
-    all_within(&holds(1, &setting), 7 * SECOND);
+    all_within(&holds(8, &setting), 7 * SECOND);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn who_crosses_from_one_half_of_the_mesh_to_the_other_gets_no_wrong_byte() {
     setting = setting.with_guest(Kind::Ipxe, 1024, &[0, 1, 0, 1]);
     last(&mut setting).wander = Wander::Each(10);
     let cut = Fault::Cut(vec![true, false, false], 5 * SECOND);
-    holds(1, &setting.with_fault(When::At(1500 * MS), cut));
+    holds(8, &setting.with_fault(When::At(1500 * MS), cut));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_node_that_drains_hands_over_all_it_has() {
         far(&mut setting);
         last(&mut setting).options.windowsize = None;
         let drain = Fault::Drain(0, SECOND, 3 * SECOND);
-        let world = holds(1, &setting.with_fault(When::Datagram(50), drain));
+        let world = holds(8, &setting.with_fault(When::Datagram(50), drain));
         all_within(&world, 12 * SECOND);
         let in_flight = world.counts.get("drained with transfers in flight");
         assert_eq!(in_flight, None, "{kind:?}");
@@ -141,7 +141,7 @@ fn a_holder_without_the_content_waits_for_it() {
         .with_fault(When::At(SECOND / 2), publish)
         .with_fault(When::At(3 * SECOND), hold)
         .with_fault(When::Blocks(0, 20), Fault::Move(0, 1));
-    let world = holds(1, &setting);
+    let world = holds(8, &setting);
     all_within(&world, 15 * SECOND);
     assert_eq!(world.jobs[0].candidates, [1]);
 }

@@ -16,7 +16,7 @@ fn the_owner_sends_again_what_was_lost_at_the_move() {
     let setting = one(Kind::Grub, 100)
         .with_fault(When::Blocks(0, 30), Fault::Move(0, 1))
         .with_fault(When::Blocks(0, 30), Fault::Deafen(0, 1));
-    all_within(&holds(1, &setting), 5 * SECOND);
+    all_within(&holds(8, &setting), 5 * SECOND);
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn an_heir_sends_what_was_lost_when_the_owner_died() {
             .with_fault(When::Blocks(0, 30), Fault::Die(0, 0, None))
             .with_fault(When::Blocks(0, 30), Fault::Mute(0, mute))
             .with_fault(When::Blocks(0, 30), Fault::Deafen(0, deaf));
-        all_within(&holds(1, &setting), heir + 12 * SECOND);
+        all_within(&holds(8, &setting), heir + 12 * SECOND);
     }
 }
 
@@ -38,7 +38,7 @@ fn each_client_survives_the_death_of_its_node() {
         for converges in [0, 500 * MS, 4 * SECOND] {
             let die = Fault::Die(0, converges, None);
             let setting = one(kind, 100).with_fault(When::Blocks(0, 30), die);
-            all_within(&holds(1, &setting), 16 * SECOND);
+            all_within(&holds(8, &setting), 16 * SECOND);
         }
     }
 }
@@ -49,7 +49,7 @@ fn an_owner_that_stood_still_comes_back_to_a_transfer_that_went_on() {
         for length in [300 * MS, 1500 * MS, 5 * SECOND] {
             let pause = Fault::Pause(0, length, Some(SECOND));
             let setting = one(kind, 400).with_fault(When::Blocks(0, 30), pause);
-            all_within(&holds(1, &setting), 25 * SECOND);
+            all_within(&holds(8, &setting), 25 * SECOND);
         }
     }
 }
@@ -81,7 +81,7 @@ fn an_error_at_another_node_ends_the_transfer_at_all() {
             .with_fault(When::Blocks(0, 60), Fault::Move(0, 2))
             .with_fault(When::At(1500 * MS), Fault::Abort(0));
         last(&mut setting).options.windowsize = (kind == Kind::Atftp).then_some(4);
-        let world = holds(1, &setting);
+        let world = holds(8, &setting);
         assert!(world.jobs[0].is_aborted);
         let after = world.last_sent.saturating_sub(world.jobs[0].ended.unwrap());
         assert!(after < 100 * MS, "{} ms after its end", after / MS);
@@ -117,6 +117,6 @@ fn numbers_wrap_while_the_route_moves() {
         let guest = last(&mut setting);
         guest.options.windowsize = Some(64);
         guest.wander = wander;
-        all_within(&holds(1, &setting), 120 * SECOND);
+        all_within(&holds(8, &setting), 120 * SECOND);
     }
 }
