@@ -60,12 +60,16 @@
 //! uses its port for another file, the half that it comes back to cannot know; its block numbers
 //! alone protect the client then.
 
+mod entry;
 pub mod fleet;
 pub mod limits;
 mod node;
 pub mod record;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
+pub mod wire;
 
 pub use fleet::{Fleet, Mode};
 pub use node::Node;

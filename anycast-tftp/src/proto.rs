@@ -17,7 +17,7 @@ pub mod options;
 pub mod packet;
 pub mod rtt;
 pub mod server;
-mod session;
+pub(crate) mod session;
 pub mod settings;
 pub mod stats;
 mod table;

@@ -45,5 +45,7 @@ pub const ASKS: u32 = 4096;
 pub const ASKS_RATE: u32 = 2048;
 /// Longest message, in bytes.
 pub const MAX_MESSAGE: usize = 1150;
+/// Datagrams to one peer that wait to be sent; of more the oldest is dropped, as one that is lost.
+pub const OUTBOX: usize = 1024;
 /// Contents that are held open, or being opened, for records.
 pub const MAX_CONTENTS: usize = 1024;

@@ -1,35 +1,171 @@
 //! The server engine of one node, together with what it knows of the others.
 
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use anycast_core::NodeName;
 
-use super::Fleet;
+use super::entry::Entry;
+use super::fleet::{Mode, Nodes, mix};
+use super::limits::{MAX_MESSAGE, PAUSE, RECORD_LIFE, TOMBSTONE_LIFE};
+use super::record::NodeId;
+use super::wire::{Message, VERSION};
+use super::{Fleet, limits};
 use crate::proto::jobs::{StoreReply, StoreRequest};
-use crate::proto::server::{Server, Timeout, Transmit};
+use crate::proto::packet::Packet;
+use crate::proto::server::{Server, Shared, Timeout, Transmit};
+use crate::proto::session::Outcome;
 use crate::proto::settings::{Settings, SettingsError};
 use crate::proto::stats::Stats;
 use crate::proto::{Flow, TransferRecord};
+
+use self::contents::Contents;
+use self::strangers::Strangers;
+use self::writes::Parts;
+
+mod contents;
+mod own;
+mod peers;
+mod request;
+mod standing;
+mod strangers;
+mod writes;
+
+/// How often a node that has transfers looks whether it runs.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+/// How long a node that was paused takes no packets of clients: they came before.
+const DEAF: Duration = Duration::from_millis(50);
+/// How often peers hear what this node is.
+const HELLO_EVERY: Duration = Duration::from_secs(1);
 
 /// See the [module documentation](super).
 #[derive(Debug)]
 pub struct Node {
     server: Server,
+    /// Absent: the server engine alone.
+    shared: Option<State>,
+}
+
+/// What is known of the other nodes, and of transfers that they know of.
+#[derive(Debug)]
+struct State {
+    fleet: Fleet,
+    nodes: Nodes,
+    settings: Settings,
+    entries: BTreeMap<Flow, Entry>,
+    timers: BTreeSet<(Instant, Flow)>,
+    contents: Contents,
+    strangers: Strangers,
+    parts: Parts,
+    requests: VecDeque<StoreRequest>,
+    outbox: BTreeMap<NodeId, VecDeque<Vec<u8>>>,
+    /// When this node began: its time in messages counts from here.
+    start: Instant,
+    last_turn: Instant,
+    /// Packets of clients are taken again from then on.
+    deaf_until: Option<Instant>,
+    /// When it last found that it had not run for a while.
+    paused_at: Instant,
+    next_hello: Instant,
+    is_draining: bool,
+    nonces: u64,
+}
+
+impl State {
+    /// This node's time, as it is told to others and comes back.
+    fn stamp(&self, now: Instant) -> u64 {
+        let millis = now.saturating_duration_since(self.start).as_millis();
+        u64::try_from(millis).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// The moment that such a time means; in the past.
+    fn moment(&self, now: Instant, stamp: u64) -> Option<Instant> {
+        let since = Duration::from_millis(stamp.checked_sub(1)?);
+        self.start.checked_add(since).filter(|at| *at <= now)
+    }
+
+    fn nonce(&mut self) -> u64 {
+        self.nonces = self.nonces.wrapping_add(1);
+        mix(self.fleet.seed ^ mix(self.nonces))
+    }
+
+    /// Puts a flow where its next deadline belongs.
+    fn schedule(&mut self, now: Instant, flow: &Flow) {
+        let Some(entry) = self.entries.get_mut(flow) else {
+            return;
+        };
+        let due = next_due(now, entry, &self.nodes);
+        if entry.due != Some(due) {
+            if let Some(old) = entry.due.replace(due) {
+                self.timers.remove(&(old, *flow));
+            }
+            self.timers.insert((due, *flow));
+        }
+    }
+}
+
+/// When there is something to do about a flow.
+fn next_due(now: Instant, entry: &Entry, nodes: &Nodes) -> Instant {
+    let mut due = entry.heard.max(entry.owner_said) + RECORD_LIFE;
+    if let Some(over) = &entry.over {
+        due = over.at + TOMBSTONE_LIFE;
+        if over.untold.iter().any(|id| nodes.is_up(*id)) && over.tries < own::MAX_ENDS {
+            due = due.min(over.next);
+        }
+        return due.max(now);
+    }
+    if !entry.is_confirmed {
+        due = due.min(entry.asked.unwrap_or(now) + standing::ASK_AGAIN);
+    }
+    match &entry.own {
+        Some(own) => due = due.min(own::due(now, entry, own, nodes)),
+        None => {
+            if let Some(at) = own::inherits_at(entry, nodes) {
+                due = due.min(at);
+            }
+        }
+    }
+    // Never in the past again and again.
+    due.max(now + Duration::from_millis(1))
 }
 
 impl Node {
-    /// A node without transfers. Without a fleet it is the server engine alone.
+    /// A node without transfers. Without a fleet, or where it hands nothing on, it is the server
+    /// engine alone.
     ///
     /// # Errors
     /// [`SettingsError`].
     pub fn new(
-        _now: Instant,
+        now: Instant,
         settings: Settings,
-        _fleet: Option<Fleet>,
+        fleet: Option<Fleet>,
     ) -> Result<Self, SettingsError> {
-        Ok(Self {
-            server: Server::new(settings)?,
-        })
+        let mut server = Server::new(settings.clone())?;
+        let fleet = fleet.filter(|fleet| fleet.mode != Mode::Off);
+        let shared = fleet.map(|fleet| {
+            server.share();
+            server.set_alone(!fleet.peers.is_empty());
+            State {
+                nodes: Nodes::new(&fleet),
+                fleet,
+                settings,
+                entries: BTreeMap::new(),
+                timers: BTreeSet::new(),
+                contents: Contents::default(),
+                strangers: Strangers::new(now),
+                parts: Parts::default(),
+                requests: VecDeque::new(),
+                outbox: BTreeMap::new(),
+                start: now,
+                last_turn: now,
+                deaf_until: None,
+                paused_at: now,
+                next_hello: now,
+                is_draining: false,
+                nonces: 0,
+            }
+        });
+        Ok(Self { server, shared })
     }
 
     /// Replaces the settings for new transfers.
@@ -37,42 +173,122 @@ impl Node {
     /// # Errors
     /// [`SettingsError`]; nothing has changed then.
     pub fn handle_settings(&mut self, settings: Settings) -> Result<(), SettingsError> {
-        self.server.handle_settings(settings)
+        self.server.handle_settings(settings.clone())?;
+        if let Some(state) = &mut self.shared {
+            state.settings = settings;
+            self.agree_on_mtu();
+        }
+        Ok(())
     }
 
     /// Takes a datagram of a client, whatever is in it.
     pub fn handle_datagram(&mut self, now: Instant, flow: Flow, datagram: &[u8]) {
-        self.server.handle_datagram(now, flow, datagram);
+        // Clients on this host are its own checks.
+        if self.shared.is_none() || flow.is_own_host() {
+            return self.server.handle_datagram(now, flow, datagram);
+        }
+        self.turn(now);
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        if state.deaf_until.is_some_and(|until| now < until) {
+            return;
+        }
+        state.deaf_until = None;
+        let Some(packet) = self.server.parse(flow, datagram) else {
+            return;
+        };
+        let is_request = matches!(packet, Packet::ReadRequest(_) | Packet::WriteRequest(_));
+        if is_request && self.repeats_shared(now, flow, datagram) {
+            self.server.stats_mut().repeated_requests += 1;
+        } else if !self.server.handle_packet(now, flow, datagram, packet) {
+            self.stranger(now, flow, datagram);
+        }
+        self.settle(now);
     }
 
     /// Takes the answer to a store request, however late.
     pub fn handle_store_reply(&mut self, now: Instant, reply: StoreReply) {
-        self.server.handle_store_reply(now, reply);
+        self.turn(now);
+        match reply {
+            StoreReply::Pinned(content, result) => self.pinned(now, content, result),
+            reply => self.server.handle_store_reply(now, reply),
+        }
+        self.settle(now);
     }
 
     /// Time has passed. Harmless at any time.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.turn(now);
         self.server.handle_timeout(now);
+        self.settle(now);
+        self.greet(now);
+        self.forget_strangers(now);
+        loop {
+            let Some(state) = &mut self.shared else {
+                return;
+            };
+            let Some((_, flow)) = state.timers.first().copied().filter(|(at, _)| *at <= now) else {
+                break;
+            };
+            state.timers.pop_first();
+            if let Some(entry) = state.entries.get_mut(&flow) {
+                entry.due = None;
+            }
+            self.tick(now, &flow);
+        }
+        self.settle(now);
     }
 
-    /// A peer can be reached, or no more. All are down at first.
-    pub fn handle_peer(&mut self, _now: Instant, _peer: &NodeName, _is_up: bool) {}
+    /// A peer can be reached, or no more. All are down at first. It must be told within about a
+    /// second that nothing comes from it.
+    pub fn handle_peer(&mut self, now: Instant, peer: &NodeName, is_up: bool) {
+        self.turn(now);
+        self.peer_changed(now, NodeId::of(peer), is_up);
+        self.settle(now);
+    }
 
     /// Takes what a peer sent, whatever is in it.
-    pub fn handle_message(&mut self, _now: Instant, _peer: &NodeName, _message: &[u8]) {}
+    pub fn handle_message(&mut self, now: Instant, peer: &NodeName, message: &[u8]) {
+        self.turn(now);
+        self.take_message(now, NodeId::of(peer), message);
+        self.settle(now);
+    }
 
-    /// This node drains, or does no more: peers take its transfers over as their clients come to them.
-    pub fn handle_draining(&mut self, _now: Instant, _is_draining: bool) {}
+    /// This node drains, or does no more: peers take its transfers over as their clients come to
+    /// them.
+    pub fn handle_draining(&mut self, now: Instant, is_draining: bool) {
+        if let Some(state) = &mut self.shared
+            && state.is_draining != is_draining
+        {
+            state.is_draining = is_draining;
+            state.next_hello = now;
+            self.greet(now);
+        }
+    }
 
-    /// What a peer is to be told, of at most [`MAX_MESSAGE`](super::limits::MAX_MESSAGE) bytes. It
-    /// may be lost.
+    /// What a peer is to be told, of at most [`MAX_MESSAGE`] bytes. It may be lost.
     pub fn poll_message(&mut self, _now: Instant) -> Option<(NodeName, Vec<u8>)> {
+        let state = self.shared.as_mut()?;
+        while let Some((id, mut waiting)) = state.outbox.pop_first() {
+            let next = waiting.pop_front();
+            if !waiting.is_empty() {
+                state.outbox.insert(id, waiting);
+            }
+            if let Some((peer, datagram)) = state.nodes.peers.get(&id).zip(next) {
+                return Some((peer.name.clone(), datagram));
+            }
+        }
         None
     }
 
     /// Something for a store to do.
     pub fn poll_store_request(&mut self) -> Option<StoreRequest> {
-        self.server.poll_store_request()
+        let own = self
+            .shared
+            .as_mut()
+            .and_then(|state| state.requests.pop_front());
+        own.or_else(|| self.server.poll_store_request())
     }
 
     /// As [`Server::poll_transmit`].
@@ -82,7 +298,12 @@ impl Node {
         max_segments: usize,
         buf: &mut [u8],
     ) -> Option<Transmit> {
-        self.server.poll_transmit(now, max_segments, buf)
+        let transmit = self.server.poll_transmit(now, max_segments, buf);
+        if self.shared.is_some() && transmit.is_none() {
+            // A file that cannot be read ends its transfer.
+            self.settle(now);
+        }
+        transmit
     }
 
     /// The record of a transfer that ended here.
@@ -93,18 +314,157 @@ impl Node {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, at the earliest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timeout> {
-        self.server.poll_timeout()
+        let server = self.server.poll_timeout();
+        let Some(state) = &self.shared else {
+            return server;
+        };
+        let deadline = state.timers.first().map(|(at, _)| *at);
+        let beat = (!state.entries.is_empty()).then_some(state.last_turn + HEARTBEAT);
+        let mut peers = state.nodes.peers.values();
+        let hello = peers.any(|peer| peer.is_linked).then_some(state.next_hello);
+        let held = state.strangers.next_due();
+        let own = [deadline, beat, hello, held].into_iter().flatten().min();
+        let own = own.map(|at| Timeout {
+            at,
+            reason: "another node is to hear of a transfer, or has not answered",
+        });
+        match (server, own) {
+            (Some(server), Some(own)) if own.at < server.at => Some(own),
+            (server, own) => server.or(own),
+        }
     }
 
     /// The counters.
     #[must_use]
-    pub fn stats(&self) -> &Stats {
+    pub const fn stats(&self) -> &Stats {
         self.server.stats()
     }
 
     /// Transfers that have not ended and that this node is to end.
     #[must_use]
-    pub fn in_flight(&self) -> usize {
+    pub const fn in_flight(&self) -> usize {
         self.server.in_flight()
+    }
+
+    /// Flows that this node knows, those that have ended lately included.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.shared.as_ref().map_or(0, |state| state.entries.len())
+    }
+
+    /// Finds out whether this node has not run for a while: then it trusts nothing that it knows.
+    fn turn(&mut self, now: Instant) {
+        let Self { server, shared } = self;
+        let Some(state) = shared else {
+            return;
+        };
+        let gap = now.saturating_duration_since(state.last_turn);
+        state.last_turn = now;
+        // Without transfers nobody looks at the clock, and there is nothing to mistrust.
+        if gap <= PAUSE || state.entries.is_empty() {
+            return;
+        }
+        server.stats_mut().pauses += 1;
+        tracing::warn!(
+            ?gap,
+            "this node did not run; its transfers are confirmed anew"
+        );
+        state.deaf_until = Some(now + DEAF);
+        state.paused_at = now;
+        for (flow, entry) in &mut state.entries {
+            if entry.is_live() {
+                entry.is_confirmed = false;
+                entry.asked = None;
+                for holder in entry
+                    .own
+                    .iter_mut()
+                    .flat_map(|own| own.holders.values_mut())
+                {
+                    // Nobody has heard of this node meanwhile, nor it of them.
+                    holder.since = now;
+                }
+                server.set_until(now, flow, Some(now));
+            }
+        }
+        let flows: Vec<_> = state.entries.keys().copied().collect();
+        for flow in flows {
+            state.schedule(now, &flow);
+        }
+    }
+
+    /// Takes in what became of sessions.
+    fn settle(&mut self, now: Instant) {
+        if self.shared.is_none() {
+            return;
+        }
+        while let Some(event) = self.server.poll_shared() {
+            match event {
+                Shared::Opened(flow) => self.opened(now, flow),
+                Shared::Acked(flow, acked) => self.acked(now, flow, acked),
+                Shared::Ended(flow, Outcome::Moved) => {
+                    if let Some(state) = &mut self.shared
+                        && let Some(entry) = state.entries.get_mut(&flow)
+                    {
+                        entry.has_session = false;
+                    }
+                }
+                Shared::Ended(flow, _) => self.over(now, &flow),
+            }
+        }
+    }
+
+    /// Says something to a peer, if it can be reached.
+    fn say(&mut self, to: NodeId, message: &Message) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let peer = state.nodes.peers.get(&to);
+        let is_hello = matches!(message, Message::Hello { .. });
+        if !peer.is_some_and(|peer| peer.is_up || (is_hello && peer.is_linked)) {
+            return;
+        }
+        self.server.stats_mut().messages_sent += 1;
+        let bytes = message.encode();
+        let waiting = state.outbox.entry(to).or_default();
+        match waiting.back_mut() {
+            Some(last) if last.len() + bytes.len() <= MAX_MESSAGE => last.extend(bytes),
+            _ => {
+                let mut datagram = Vec::with_capacity(1 + bytes.len());
+                datagram.push(VERSION);
+                datagram.extend(bytes);
+                waiting.push_back(datagram);
+            }
+        }
+        while waiting.len() > limits::OUTBOX {
+            waiting.pop_front();
+        }
+    }
+
+    /// Tells the peers what this node is.
+    fn greet(&mut self, now: Instant) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        if now < state.next_hello {
+            return;
+        }
+        state.next_hello = now + HELLO_EVERY;
+        let hello = Message::Hello {
+            domain: state.nodes.domain,
+            mtu: state.settings.mtu(),
+            is_draining: state.is_draining,
+        };
+        let linked = state.nodes.peers.iter().filter(|(_, peer)| peer.is_linked);
+        for id in linked.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.say(id, &hello);
+        }
+    }
+
+    /// Flows whose timers this node has.
+    #[cfg(test)]
+    pub(crate) fn owned_flows(&self) -> Vec<Flow> {
+        let entries = self.shared.iter().flat_map(|state| &state.entries);
+        let owned = entries.filter(|(_, entry)| entry.is_live() && entry.own.is_some());
+        owned.map(|(flow, _)| *flow).collect()
     }
 }

@@ -17,6 +17,7 @@ mod host;
 mod invariants;
 mod jobs;
 mod mesh;
+mod owners;
 mod plan;
 mod promise;
 mod random;

@@ -71,6 +71,11 @@ impl Rto {
         self.current = (self.current * 2).min(self.max);
     }
 
+    /// The answer came, to another node: nothing is known to be lost, and nothing was measured.
+    pub fn reset(&mut self) {
+        self.current = self.base.max(self.floor);
+    }
+
     /// How long to wait now.
     #[must_use]
     pub const fn current(&self) -> Duration {

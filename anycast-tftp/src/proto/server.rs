@@ -56,7 +56,7 @@ use std::time::{Duration, Instant};
 
 use super::jobs::{JobId, PartMemory, StoreReply, StoreRequest, Uploads};
 use super::packet::{ErrorCode, Packet, ParseError};
-use super::session::{Due, Outcome, Phase, Session, TransferRecord};
+use super::session::{Due, Outcome, Phase, Role, Session, TransferRecord};
 use super::settings::{Settings, SettingsError};
 use super::stats::Stats;
 use super::table::{Flow, SessionId, Table};
@@ -70,12 +70,15 @@ mod pair;
 mod proptests;
 mod read;
 mod request;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod write;
 
 use end::{End, count, expired, handle_error};
 pub use output::{MAX_TRANSMIT, Transmit};
+pub(crate) use request::fingerprint;
+pub(crate) use shared::{Adopt, Begun, Shared};
 
 /// Source ports that are never answered: 0 is no port; 7 (echo) and 19 (chargen) answer
 /// everything; 69 is another single-port TFTP server. An answer would begin an endless
@@ -169,6 +172,11 @@ struct Outputs {
     replies: VecDeque<Reply>,
     requests: VecDeque<StoreRequest>,
     events: VecDeque<TransferRecord>,
+    /// Whether other nodes are to know of transfers.
+    sharing: bool,
+    /// No other node can be heard.
+    is_alone: bool,
+    shared: VecDeque<Shared>,
     stats: Stats,
     /// Files being opened, those of sessions that are gone included.
     opening: u32,
@@ -260,6 +268,9 @@ impl Server {
                 replies: VecDeque::new(),
                 requests: VecDeque::new(),
                 events: VecDeque::new(),
+                sharing: false,
+                is_alone: false,
+                shared: VecDeque::new(),
                 stats: Stats::default(),
                 opening: 0,
                 own_opens: BTreeSet::new(),
@@ -284,24 +295,46 @@ impl Server {
 
     /// Takes a datagram, whatever is in it.
     pub fn handle_datagram(&mut self, now: Instant, flow: Flow, datagram: &[u8]) {
+        if let Some(packet) = self.parse(flow, datagram) {
+            self.handle_packet(now, flow, datagram, packet);
+        }
+    }
+
+    /// Counts a datagram, and answers one that is no packet.
+    pub(crate) fn parse<'a>(&mut self, flow: Flow, datagram: &'a [u8]) -> Option<Packet<'a>> {
         self.out.stats.datagrams += 1;
         if is_refused_source(flow.remote, flow.local) {
             self.out.stats.refused_sources += 1;
-            return;
+            return None;
         }
-        let packet = match Packet::parse(datagram) {
-            Ok(packet) => packet,
-            Err(error) => return self.handle_malformed(flow, datagram, error),
-        };
+        match Packet::parse(datagram) {
+            Ok(packet) => Some(packet),
+            Err(error) => {
+                self.handle_malformed(flow, datagram, error);
+                None
+            }
+        }
+    }
+
+    /// Takes a packet. False: it is of no session here.
+    pub(crate) fn handle_packet(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        datagram: &[u8],
+        packet: Packet<'_>,
+    ) -> bool {
         tracing::trace!(client = %flow.remote, len = datagram.len(), kind = kind(&packet), "received");
         match packet {
             Packet::ReadRequest(request) => {
                 self.out.stats.read_requests += 1;
                 self.handle_request(now, flow, datagram, request, super::Direction::Read);
+                true
             }
             Packet::WriteRequest(request) => {
                 self.out.stats.write_requests += 1;
                 self.handle_request(now, flow, datagram, request, super::Direction::Write);
+                true
             }
             Packet::Ack { block } => self.handle_in_session(flow, now, |id, session, out| {
                 read::handle_ack(id, session, out, now, block)
@@ -309,15 +342,18 @@ impl Server {
             Packet::Data { block, payload } => {
                 self.handle_in_session(flow, now, |id, session, out| {
                     write::handle_data(id, session, out, now, block, payload)
-                });
+                })
             }
             Packet::Error { code, message } => {
                 self.handle_in_session(flow, now, |_, session, _| {
                     Some(handle_error(session, code, message))
-                });
+                })
             }
             // Only a server sends it.
-            Packet::OptionAck(_) => self.out.stats.unknown_flow += 1,
+            Packet::OptionAck(_) => {
+                self.out.stats.unknown_flow += 1;
+                true
+            }
         }
     }
 
@@ -437,17 +473,18 @@ impl Server {
         }
     }
 
-    /// Runs a handler on the session of a flow; silent when there is none.
+    /// Runs a handler on the session of a flow; silent, and false, when there is none.
     fn handle_in_session(
         &mut self,
         flow: Flow,
         now: Instant,
         handle: impl FnOnce(SessionId, &mut Session, &mut Outputs) -> Option<End>,
-    ) {
+    ) -> bool {
         let id = self.table.find(&flow);
-        let Some((id, session)) = id.and_then(|id| Some((id, self.table.get_mut(id)?))) else {
+        let found = id.and_then(|id| Some((id, self.table.get_mut(id)?)));
+        let Some((id, session)) = found.filter(|(_, session)| session.share.takes(now)) else {
             self.out.stats.unknown_flow += 1;
-            return;
+            return false;
         };
         session.last_heard = now;
         session.silent_since = now;
@@ -456,6 +493,7 @@ impl Server {
             self.table.settle(id);
         }
         self.end(now, flow, end);
+        true
     }
 
     /// Ends the session of a flow, if there is a reason to.
@@ -470,11 +508,20 @@ impl Server {
         if let Some((code, text)) = error {
             self.out.reply(flow, code, text);
         }
+        if session.share.role != Role::Alone {
+            let shared = Shared::Ended(flow, outcome.clone());
+            self.out.shared.push_back(shared);
+        }
         if !session.is_lingering() {
-            self.out.in_flight = self.out.in_flight.saturating_sub(1);
+            if session.share.role != Role::Answering {
+                self.out.in_flight = self.out.in_flight.saturating_sub(1);
+            }
             count(&mut self.out.stats, &session, &outcome);
             if let Outcome::Dropped { reason } = outcome {
                 tracing::debug!(client = %flow.remote, reason, "request dropped");
+            } else if outcome == Outcome::Moved {
+                // Where it ends it is told.
+                tracing::debug!(client = %flow.remote, file = %session.name, bytes = session.bytes, "transfer moved");
             } else {
                 self.out.events.push_back(session.record(now, outcome));
             }

@@ -65,6 +65,8 @@ pub enum Outcome {
     Replaced,
     /// The client had sent nothing but its request, and another one needed the place.
     Evicted,
+    /// It ended at another node, or another node goes on with it.
+    Moved,
 }
 
 impl fmt::Display for Outcome {
@@ -83,6 +85,7 @@ impl fmt::Display for Outcome {
             Self::Failed { reason } => write!(f, "failed: {reason}"),
             Self::Dropped { reason } => write!(f, "dropped in silence: {reason}"),
             Self::Replaced => f.write_str("replaced by another request"),
+            Self::Moved => f.write_str("goes on or has ended at another node"),
             Self::Evicted => f.write_str("made room for another client: only a request came"),
         }
     }
@@ -185,7 +188,7 @@ pub(super) enum Phase {
 pub(super) struct Session {
     pub(super) flow: Flow,
     /// Hash of the request's bytes.
-    pub(super) request: u64,
+    pub(super) request: u128,
     pub(super) name: FileName,
     pub(super) direction: Direction,
     pub(super) mode: Mode,
@@ -224,7 +227,48 @@ pub(super) struct Session {
     pub(super) retries: u64,
     /// Bytes of upload memory set aside for it.
     pub(super) reserved: usize,
+    pub(super) share: Share,
     pub(super) phase: Phase,
+}
+
+/// What a session is to the other nodes that know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// No other node knows of it.
+    Alone,
+    /// Its first reply waits for another node.
+    Held,
+    /// This node has its timers.
+    Owner,
+    /// As the owner, but only so many packets are sent again: the client's own silence is expected.
+    Heir,
+    /// Another node has its timers: this one answers ACKs.
+    Answering,
+}
+
+/// See [`Role`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share {
+    pub(super) role: Role,
+    /// Until when packets are taken; afterwards they are as those of an unknown flow.
+    pub(super) until: Option<Instant>,
+    /// Whoever shares it is told when so many blocks are acknowledged, or when an ACK comes after
+    /// this time.
+    pub(super) report: Option<(u64, Instant)>,
+}
+
+impl Share {
+    pub(super) const fn alone() -> Self {
+        Self {
+            role: Role::Alone,
+            until: None,
+            report: None,
+        }
+    }
+
+    pub(super) fn takes(&self, now: Instant) -> bool {
+        self.role != Role::Held && self.until.is_none_or(|until| now < until)
+    }
 }
 
 impl Session {
@@ -232,7 +276,7 @@ impl Session {
     pub(super) fn opening(
         now: Instant,
         flow: Flow,
-        request: u64,
+        request: u128,
         name: FileName,
         direction: Direction,
         mode: Mode,
@@ -269,6 +313,7 @@ impl Session {
             bytes: 0,
             retries: 0,
             reserved: 0,
+            share: Share::alone(),
             phase: Phase::Opening,
         }
     }
@@ -319,6 +364,14 @@ impl Session {
     pub(super) fn has_just_sent(&self, now: Instant, pause: Duration) -> bool {
         self.last_sent
             .is_some_and(|sent| now.saturating_duration_since(sent) < pause)
+    }
+
+    /// Blocks of a read that the client has acknowledged.
+    pub(super) fn acked(&self) -> u64 {
+        match &self.phase {
+            Phase::Reading(reading) => reading.sender.acked(),
+            Phase::Opening | Phase::Writing(_) | Phase::Lingering { .. } => 0,
+        }
     }
 
     /// The client acknowledged a block, or sent one.

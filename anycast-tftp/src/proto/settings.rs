@@ -244,6 +244,12 @@ impl Settings {
         self.writes
     }
 
+    /// Largest IP packet that reaches every client whole, in bytes.
+    #[must_use]
+    pub const fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
     /// The name of this node.
     #[must_use]
     pub const fn node(&self) -> Option<&NodeName> {

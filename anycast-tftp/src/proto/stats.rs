@@ -96,4 +96,31 @@ counters! {
     errors_dropped,
     /// Reads that had to wait for the disk.
     disk_waits,
+    /// Sessions that went on or ended at another node.
+    moved,
+    /// Transfers of other nodes that this node went on with.
+    adopted,
+    /// Of them: whose timers it took over.
+    taken_over,
+    /// Of them: as the heir of a node that is gone.
+    inherited,
+    /// First replies that waited for another node in vain: until one has the record, a route that
+    /// moves ends the transfer.
+    unprotected,
+    /// Packets of unknown flows that were kept until another node was asked.
+    held,
+    /// Of them: dropped, since nobody knew the flow.
+    held_in_vain,
+    /// Packets of unknown flows that nobody was asked about: too many.
+    not_asked,
+    /// Packets of which it is not certain what they acknowledge. Ignored.
+    ambiguous,
+    /// Messages to other nodes.
+    messages_sent,
+    /// Messages of other nodes.
+    messages_received,
+    /// Of them: not understood, or not allowed.
+    messages_refused,
+    /// Times that this node found that it had not run for a while.
+    pauses,
 }

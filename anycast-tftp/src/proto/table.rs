@@ -21,7 +21,7 @@ pub struct Flow {
 
 impl Flow {
     /// Whether the client runs on this host: it has the very address that it talks to.
-    pub(super) fn is_own_host(&self) -> bool {
+    pub(crate) fn is_own_host(&self) -> bool {
         self.remote.ip() == self.local.ip()
     }
 }

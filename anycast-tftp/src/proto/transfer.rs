@@ -51,7 +51,8 @@ impl Rollover {
 
     /// How far a wire number lies ahead of a count, less than one round of the numbers.
     /// `None`: the number cannot follow that count.
-    const fn ahead(self, count: u64, wire: u16) -> Option<u64> {
+    #[must_use]
+    pub const fn ahead(self, count: u64, wire: u16) -> Option<u64> {
         if wire == 0 && count > 0 && matches!(self, Self::One) {
             return None;
         }
@@ -69,6 +70,9 @@ impl Rollover {
 /// Most blocks that ACKs cause to be sent again for each block that was acknowledged. It lets
 /// a receiver through that takes only every ninth block of its windows.
 pub const RESENT_PER_BLOCK: u64 = 8;
+
+/// Half of the block numbers: nearer than that, a number means one block.
+const HALF: u64 = 32_767;
 
 /// What an ACK meant to a [`Sender`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +114,10 @@ pub struct Sender {
     went_back: Option<Instant>,
     /// Blocks that ACKs caused to be sent again.
     resent: u64,
+    /// Other nodes send blocks of this transfer too.
+    is_shared: bool,
+    /// The last block that may be sent for now.
+    limit: Option<u64>,
 }
 
 impl Sender {
@@ -130,7 +138,63 @@ impl Sender {
             repeated: false,
             went_back: None,
             resent: 0,
+            is_shared: false,
+            limit: None,
         }
+    }
+
+    /// A transfer that another node began and whose client has so many blocks. One block is sent
+    /// first, then windows.
+    #[must_use]
+    pub const fn resume(rollover: Rollover, window: u16, last: Option<u64>, acked: u64) -> Self {
+        let mut sender = Self::new(rollover, window, last);
+        sender.acked = acked;
+        sender.next = acked.saturating_add(1);
+        sender.high = acked;
+        sender.burst = 1;
+        sender.is_shared = true;
+        sender
+    }
+
+    /// Other nodes send blocks of this transfer too: ACKs of blocks that were not sent here count.
+    pub const fn share(&mut self) {
+        self.is_shared = true;
+    }
+
+    /// Whether block numbers mean more than one block.
+    #[must_use]
+    pub const fn wraps(&self) -> bool {
+        match self.last {
+            Some(last) => last > u16::MAX as u64,
+            None => true,
+        }
+    }
+
+    /// Nothing beyond this block is sent for now.
+    pub const fn set_limit(&mut self, limit: Option<u64>) {
+        self.limit = limit;
+    }
+
+    /// Another node has answered an ACK up to here: it is not answered again. False: it was known.
+    pub fn skip_to(&mut self, acked: u64) -> bool {
+        if acked <= self.acked {
+            return false;
+        }
+        self.acked = acked;
+        self.repeated = false;
+        self.burst = self.window;
+        let end = acked.saturating_add(u64::from(self.window));
+        let end = end.min(self.last.unwrap_or(u64::MAX));
+        self.next = self.next.max(end.saturating_add(1));
+        self.high = self.high.max(end);
+        self.timed = None;
+        true
+    }
+
+    /// The block that an ACK of this number means, where it may mean one that was never sent here.
+    fn from_elsewhere(&self, block: u64, ahead: u64) -> bool {
+        let is_there = self.last.is_none_or(|last| block <= last);
+        self.is_shared && is_there && (!self.wraps() || ahead <= HALF)
     }
 
     /// The blocks that may be sent now, first and last.
@@ -139,6 +203,9 @@ impl Sender {
         let mut end = self.acked.saturating_add(u64::from(self.burst));
         if let Some(last) = self.last {
             end = end.min(last);
+        }
+        if let Some(limit) = self.limit {
+            end = end.min(limit);
         }
         (self.next <= end).then_some((self.next, end))
     }
@@ -173,7 +240,10 @@ impl Sender {
         }
         let block = self.acked.saturating_add(ahead);
         if block > self.high {
-            return Acked::Stray;
+            if !self.from_elsewhere(block, ahead) {
+                return Acked::Stray;
+            }
+            self.high = block;
         }
         let measured = self
             .timed

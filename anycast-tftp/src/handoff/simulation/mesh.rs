@@ -7,6 +7,8 @@ use anycast_core::NodeName;
 use super::setting::{MS, SECOND};
 use super::world::{Event, Letter, World, node_name};
 use crate::handoff::limits::MAX_MESSAGE;
+use crate::handoff::record::NodeId;
+use crate::handoff::wire::{Message, Standing, messages};
 
 /// Two nodes could not talk, or one did not know that they could.
 #[derive(Debug, Clone, Copy)]
@@ -225,12 +227,41 @@ impl World {
     }
 }
 
-/// For a trace: the first bytes, and the length.
+/// For a trace.
 fn describe(bytes: &[u8]) -> String {
-    let head: String = bytes
-        .iter()
-        .take(40)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("{head} ({})", bytes.len())
+    let one = |message: Result<Message, _>| match message {
+        Ok(Message::Put(standing)) => put(&standing),
+        Ok(Message::Refused {
+            nonce,
+            is_over,
+            standing,
+        }) => {
+            let other = put(&standing);
+            format!("Refused {{ nonce: {nonce}, is_over: {is_over} }} for {other}")
+        }
+        Ok(message) => format!("{message:?}"),
+        Err(error) => format!("{error}"),
+    };
+    let all: Vec<String> = messages(bytes).map(one).collect();
+    let mut text = all.join("; ");
+    for at in 0..8 {
+        let name = node_name(at);
+        text = text.replace(&format!("{:?}", NodeId::of(&name)), &format!("{name}"));
+    }
+    let text = text.replace("flow: Flow { remote: ", "");
+    text.replace(", local: 192.0.2.69:69 }", "")
+}
+
+fn put(standing: &Standing) -> String {
+    let Standing { record, tenure, .. } = standing;
+    format!(
+        "Put {{ {}, nonce: {}, order: {}, {tenure:?}, acked: {}, silence: {:?}, lease: {:?}, hold: {:?} }}",
+        record.flow.remote,
+        record.nonce,
+        record.order,
+        standing.acked,
+        standing.silence,
+        standing.lease,
+        standing.hold,
+    )
 }

@@ -12,6 +12,7 @@ use super::files::{File, Shelf, Version, name};
 use super::host::{Host, Inbound};
 use super::jobs::Job;
 use super::mesh::Mesh;
+use super::owners::Doubles;
 use super::random::Random;
 use super::routes::{Route, local};
 use super::setting::{Fault, Guest, SECOND, Setting, When};
@@ -42,6 +43,8 @@ pub(super) enum Event {
     Client(usize),
     Begin(usize),
     Fault(Fault),
+    /// Who owns which transfer is looked at.
+    Census,
 }
 
 /// A datagram on its way to a client.
@@ -124,6 +127,7 @@ pub(super) struct World {
     pub(super) offers: Vec<Offer>,
     /// When the last datagram between a client and a node arrives, there and back.
     pub(super) last: BTreeMap<(usize, usize, bool), u64>,
+    pub(super) doubles: Doubles,
     /// What was sent to the client whose datagram a node has taken last.
     pub(super) watched: (SocketAddr, u64),
     /// Datagrams that nodes sent to addresses of no client.
@@ -163,12 +167,14 @@ impl World {
             broken: None,
             offers: Vec::new(),
             last: BTreeMap::new(),
+            doubles: Doubles::new(),
             watched: (local(), 0),
             to_strangers: 0,
             last_sent: 0,
             setting,
         };
         world.stock();
+        world.after(0, Event::Census);
         for at in 0..world.hosts.len() {
             world.start(at);
         }
@@ -338,6 +344,7 @@ impl World {
             Event::Client(index) => self.client_timer(index),
             Event::Begin(index) => self.begin_job(index),
             Event::Fault(fault) => self.befalls(fault),
+            Event::Census => self.census(),
         }
     }
 

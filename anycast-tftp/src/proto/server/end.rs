@@ -7,6 +7,7 @@ use super::super::session::{Direction, Due, Outcome, Phase, Session};
 use super::super::settings::Settings;
 use super::super::stats::Stats;
 use super::super::table::SessionId;
+use super::shared;
 use super::{LINGER, Outputs, STORE_TIMEOUT, UNVALIDATED_DATA_RETRIES, UNVALIDATED_RETRIES};
 
 /// Longest text from the wire in a record, in characters.
@@ -54,6 +55,7 @@ pub(super) fn count(stats: &mut Stats, session: &Session, outcome: &Outcome) {
         (Outcome::Dropped { .. }, _) => &mut stats.dropped_opens,
         (Outcome::Replaced, _) => &mut stats.replaced,
         (Outcome::Evicted, _) => &mut stats.evicted,
+        (Outcome::Moved, _) => &mut stats.moved,
     };
     *counter += 1;
 }
@@ -121,6 +123,9 @@ pub(super) fn expired(
             return None;
         }
         Phase::Reading(_) | Phase::Writing(_) => {}
+    }
+    if let Some(end) = shared::expired(id, session, out, now) {
+        return end;
     }
     if session.is_queued {
         // Our own socket is slow; the client has not been asked anything yet.

@@ -7,9 +7,10 @@ use std::time::Instant;
 use super::super::jobs::{Part, PartRequest, StoreRequest};
 use super::super::netascii::BlockIndex;
 use super::super::packet::{DATA_HEADER, ErrorCode, data_header};
-use super::super::session::{Due, Outcome, Phase, Reading, Session};
+use super::super::session::{Due, Outcome, Phase, Reading, Role, Session};
 use super::super::table::SessionId;
 use super::super::transfer::Acked;
+use super::shared;
 use super::{End, Outputs};
 use crate::store::{Content, ReadError};
 
@@ -37,6 +38,11 @@ pub(super) fn handle_ack(
         return None;
     };
     let is_waiting = session.job.is_some();
+    let is_shared = session.share.role != Role::Alone;
+    if is_shared && block != 0 {
+        // Another node had the ACK of the options.
+        reading.awaits_ack_0 = false;
+    }
     if reading.awaits_ack_0 {
         if block != 0 {
             out.stats.strays += 1;
@@ -46,6 +52,7 @@ pub(super) fn handle_ack(
         let sent = session.timed.take();
         session.has_acked_options(sent.map(|sent| now.saturating_duration_since(sent)));
         out.queue(id, session, Due::Data);
+        shared::report(session, out, now, 0);
         return None;
     }
     let acked = reading.sender.handle_ack(now, block, session.rto.minimum());
@@ -65,6 +72,8 @@ pub(super) fn handle_ack(
             if !is_waiting {
                 out.queue(id, session, Due::Data);
             }
+            let acked = session.acked();
+            shared::report(session, out, now, acked);
             None
         }
         Acked::Repeat => {
@@ -76,6 +85,7 @@ pub(super) fn handle_ack(
         Acked::Duplicate => {
             out.stats.duplicates += 1;
             super::end::repeat_first_block(id, session, out, now);
+            shared::repeat_where_nobody_does(id, session, out, now);
             None
         }
         Acked::Stray => {

@@ -1,6 +1,5 @@
 //! Requests: which session they begin, what is negotiated, what is refused.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,13 +8,13 @@ use super::super::netascii::{BlockIndex, Decoder};
 use super::super::options::{DEFAULT_BLKSIZE, Options};
 use super::super::packet::{ErrorCode, MAX_OPTION_ACK, Mode, Request, encode_option_ack};
 use super::super::session::{
-    Direction, Due, Outcome, Phase, Reading, Session, TransferRecord, Writing,
+    Direction, Due, Outcome, Phase, Reading, Role, Session, TransferRecord, Writing,
 };
 use super::super::settings::Settings;
 use super::super::table::{Flow, SessionId};
 use super::super::transfer::{Receiver, Sender};
 use super::end::{printable, refusal};
-use super::{End, MAX_UPLOAD_BUFFER, MAX_UPLOAD_MEMORY, Outputs, REPEAT_GRACE, Server};
+use super::{End, MAX_UPLOAD_BUFFER, MAX_UPLOAD_MEMORY, Outputs, REPEAT_GRACE, Server, Shared};
 use crate::store::{Content, CreateError, FileName, OpenError, Upload, WritePolicy};
 
 impl Server {
@@ -61,7 +60,7 @@ impl Server {
     }
 
     /// Whether a request belongs to the session that its flow has already.
-    fn repeats_running(&mut self, now: Instant, flow: Flow, fingerprint: u64) -> bool {
+    fn repeats_running(&mut self, now: Instant, flow: Flow, fingerprint: u128) -> bool {
         let id = self.table.find(&flow);
         let Some((id, session)) = id.and_then(|id| Some((id, self.table.get_mut(id)?))) else {
             return false;
@@ -78,6 +77,9 @@ impl Server {
             Phase::Reading(_) | Phase::Writing(_) => Due::Oack,
             Phase::Opening | Phase::Lingering { .. } => return true,
         };
+        if session.share.role == Role::Held {
+            return true;
+        }
         if !session.has_just_sent(now, session.rto.base()) && session.job.is_none() {
             session.is_repeat = !session.is_queued;
             if let Phase::Reading(reading) = &mut session.phase {
@@ -90,7 +92,7 @@ impl Server {
 
     /// Whether the limits allow another session, once an old one has made room where it must;
     /// counts when they do not.
-    fn has_room(&mut self, now: Instant, flow: Flow) -> bool {
+    pub(super) fn has_room(&mut self, now: Instant, flow: Flow) -> bool {
         let (settings, table) = (&self.out.settings, &self.table);
         let is_own = flow.is_own_host();
         let opening = if is_own {
@@ -195,11 +197,13 @@ impl Server {
     }
 }
 
-/// Tells one request from another. Compared within this engine only.
-fn fingerprint(datagram: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    datagram.hash(&mut hasher);
-    hasher.finish()
+/// Tells one request from another, alike at every node (FNV-1a, 128 bits).
+pub(crate) fn fingerprint(datagram: &[u8]) -> u128 {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    datagram.iter().fold(OFFSET, |hash, byte| {
+        (hash ^ u128::from(*byte)).wrapping_mul(PRIME)
+    })
 }
 
 /// The store opened the file: the transfer begins with an OACK or with block 1.
@@ -230,6 +234,11 @@ pub(super) fn opened(
         part: None,
         ticket: Arc::default(),
     });
+    if out.shares(session) {
+        session.share.role = Role::Held;
+        out.shared.push_back(Shared::Opened(session.flow));
+        return None;
+    }
     let due = if awaits_ack_0 { Due::Oack } else { Due::Data };
     out.queue(id, session, due);
     None
@@ -279,6 +288,10 @@ pub(super) fn created(
             "file too large",
             "the announced size is beyond the limit".into(),
         ));
+    }
+    if out.sharing && !session.flow.is_own_host() {
+        session.share.role = Role::Owner;
+        out.shared.push_back(Shared::Opened(session.flow));
     }
     let due = if session.oack.is_empty() {
         Due::Ack

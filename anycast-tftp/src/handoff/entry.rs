@@ -1,0 +1,296 @@
+//! What a node knows of one flow.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::limits::{AHEAD, HINT_LIFE, HINT_MARGIN};
+use super::record::{NodeId, Record, Tenure};
+use super::wire::Standing;
+use crate::proto::rtt::INITIAL_RTO;
+
+/// While it is younger than this and nothing is acknowledged, the same request gets the same bytes.
+pub(super) const YOUNG: Duration = Duration::from_secs(5);
+/// Shortest and longest time for which the pace that was seen bounds where a client can be.
+const PACE_TRUST: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// Shortest time over which a pace is measured.
+const PACE_OVER: Duration = Duration::from_millis(200);
+
+/// The fastest that a transfer was seen to move.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    fastest: u32,
+    from: (Instant, u64),
+}
+
+impl Pace {
+    pub(super) const fn new(now: Instant, acked: u64, fastest: u32) -> Self {
+        Self {
+            fastest,
+            from: (now, acked),
+        }
+    }
+
+    pub(super) fn measure(&mut self, now: Instant, acked: u64) {
+        let (at, before) = self.from;
+        let time = now.saturating_duration_since(at);
+        if time >= PACE_OVER {
+            let blocks = u128::from(acked.saturating_sub(before)) * 1000;
+            let pace = blocks / time.as_millis().max(1);
+            let pace = u32::try_from(pace).unwrap_or(u32::MAX);
+            self.fastest = self.fastest.max(pace);
+            self.from = (now, acked);
+        }
+    }
+
+    pub(super) fn learn(&mut self, pace: u32) {
+        self.fastest = self.fastest.max(pace);
+    }
+
+    pub(super) const fn fastest(&self) -> u32 {
+        self.fastest
+    }
+
+    /// For how long a client that moves as fast as was ever seen cannot get out of sight.
+    fn bound(&self) -> Option<Duration> {
+        let pace = u64::from(self.fastest);
+        let millis = (AHEAD / 2 * 1000).checked_div(pace)?;
+        Some(Duration::from_millis(millis).clamp(PACE_TRUST.0, PACE_TRUST.1))
+    }
+}
+
+/// A node that keeps a record, as its owner sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Holder {
+    pub(super) is_kept: bool,
+    pub(super) has_content: bool,
+    /// What it is known to know.
+    pub(super) acked: u64,
+    /// Its latest time that came here; 0: none.
+    pub(super) echo: u64,
+    /// When it was last heard of this flow, or first told.
+    pub(super) since: Instant,
+    pub(super) next_put: Instant,
+    pub(super) tries: u32,
+}
+
+impl Holder {
+    pub(super) const fn new(now: Instant, acked: u64) -> Self {
+        Self {
+            is_kept: false,
+            has_content: false,
+            acked,
+            echo: 0,
+            since: now,
+            next_put: now,
+            tries: 0,
+        }
+    }
+
+    /// Whether it may still trust what it heard. One that has never said that it keeps the record
+    /// was never told how far it is.
+    pub(super) fn counts(&self, now: Instant) -> bool {
+        self.echo > 0 && now.saturating_duration_since(self.since) < HINT_LIFE + HINT_MARGIN
+    }
+}
+
+/// The first reply has not gone out.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    /// Longest wait for a holder.
+    pub(super) until: Instant,
+    /// Who may still answer for an older transfer, and the longest wait for them.
+    pub(super) revoking: BTreeSet<NodeId>,
+    pub(super) revoke_until: Instant,
+    /// A lease of the older transfer lasts until then.
+    pub(super) lease_until: Option<Instant>,
+}
+
+/// What only the owner knows.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) held: Option<Held>,
+    pub(super) holders: BTreeMap<NodeId, Holder>,
+    /// Nodes that answer under a lease: what they know, and until when it lasts.
+    pub(super) guests: BTreeMap<NodeId, (u64, Instant)>,
+    pub(super) told_at: Instant,
+    pub(super) told: u64,
+    pub(super) was_greeted: bool,
+}
+
+/// An answering node's view of the owner.
+#[derive(Debug, Default)]
+pub(super) struct Answering {
+    /// ACKs that advanced here since the owner last said something.
+    pub(super) advances: u8,
+    /// The first notice that the owner has not answered.
+    pub(super) noticed: Option<Instant>,
+    /// When a request was last answered here with the first bytes.
+    pub(super) repeated: Option<Instant>,
+}
+
+/// The end of a transfer, and who has not said yet that it is known.
+#[derive(Debug)]
+pub(super) struct Over {
+    pub(super) at: Instant,
+    pub(super) untold: BTreeSet<NodeId>,
+    pub(super) next: Instant,
+    pub(super) tries: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) record: Record,
+    pub(super) tenure: Tenure,
+    pub(super) directory: Vec<NodeId>,
+    /// Blocks that the client is known to have.
+    pub(super) acked: u64,
+    pub(super) is_greeted: bool,
+    /// Blocks that every holder is known to know.
+    pub(super) floor: u64,
+    pub(super) pace: Pace,
+    pub(super) created: Instant,
+    /// When the client was last heard of, here or elsewhere.
+    pub(super) heard: Instant,
+    /// When the owner last said something of the flow.
+    pub(super) owner_said: Instant,
+    /// The owner's first reply goes out by then.
+    pub(super) held_until: Instant,
+    /// Until when what is known of a transfer that wraps is trusted.
+    pub(super) trust: Instant,
+    /// Until when this node, which is no holder, may answer.
+    pub(super) lease: Option<Instant>,
+    /// Until when another node may.
+    pub(super) granted: Option<Instant>,
+    /// No: this node did not run for a while.
+    pub(super) is_confirmed: bool,
+    /// When it was last asked about.
+    pub(super) asked: Option<Instant>,
+    /// Who has not answered that.
+    pub(super) unanswered: BTreeSet<NodeId>,
+    pub(super) has_session: bool,
+    pub(super) own: Option<Own>,
+    pub(super) answering: Answering,
+    pub(super) over: Option<Over>,
+    /// Its place among the deadlines.
+    pub(super) due: Option<Instant>,
+    /// Whose quota it counts to.
+    pub(super) filed: NodeId,
+}
+
+impl Entry {
+    pub(super) fn new(
+        now: Instant,
+        standing: Standing,
+        directory: Vec<NodeId>,
+        filed: NodeId,
+    ) -> Self {
+        let Standing {
+            record,
+            tenure,
+            acked,
+            floor,
+            pace,
+            is_greeted,
+            silence,
+            hold,
+            ..
+        } = standing;
+        let heard = now.checked_sub(silence).unwrap_or(now);
+        Self {
+            record,
+            tenure,
+            directory,
+            acked,
+            is_greeted,
+            floor,
+            pace: Pace::new(now, acked, pace),
+            created: now,
+            heard,
+            owner_said: now,
+            held_until: now + hold,
+            trust: now,
+            lease: None,
+            granted: None,
+            is_confirmed: true,
+            asked: None,
+            unanswered: BTreeSet::new(),
+            has_session: false,
+            own: None,
+            answering: Answering::default(),
+            over: None,
+            due: None,
+            filed,
+        }
+    }
+
+    pub(super) const fn is_live(&self) -> bool {
+        self.over.is_none()
+    }
+
+    /// Whether nothing is acknowledged and the request may be repeated.
+    pub(super) fn is_young(&self, now: Instant) -> bool {
+        self.acked == 0 && !self.is_greeted && now.saturating_duration_since(self.created) < YOUNG
+    }
+
+    /// The client has these blocks, somebody says. True: it is news.
+    pub(super) fn learn(&mut self, now: Instant, acked: u64, is_greeted: bool) -> bool {
+        let is_there = self.record.last().is_none_or(|last| acked <= last);
+        let is_news = is_there && (acked > self.acked || (is_greeted && !self.is_greeted));
+        if is_there {
+            self.is_greeted |= is_greeted || acked > 0;
+            self.acked = self.acked.max(acked);
+            self.pace.measure(now, self.acked);
+        }
+        is_news
+    }
+
+    /// What was known at that time is trusted for as long as the owner waits for this node, or as
+    /// the client cannot have got out of sight.
+    pub(super) fn trust_since(&mut self, at: Instant) {
+        self.trust = self.trust.max(at + HINT_LIFE);
+    }
+
+    pub(super) fn trust_pace(&mut self, now: Instant) {
+        if let Some(bound) = self.pace.bound() {
+            self.trust = self.trust.max(now + bound);
+        }
+    }
+
+    /// How long to wait for a client before something is sent again, as far as other nodes know.
+    pub(super) fn rto(&self) -> Duration {
+        let timeout = self.record.timeout.unwrap_or(0);
+        INITIAL_RTO.max(Duration::from_secs(timeout.into()))
+    }
+
+    /// What a number on the wire acknowledges; None: it is old, or uncertain.
+    pub(super) fn resolve(&self, wire: u16) -> Option<u64> {
+        let ahead = self.record.rollover.ahead(self.acked, wire)?;
+        let block = self.acked.checked_add(ahead)?;
+        let is_there = self.record.last().is_none_or(|last| block <= last);
+        (is_there && (!self.record.wraps() || ahead <= AHEAD)).then_some(block)
+    }
+
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        let held = self.own.as_ref().and_then(|own| own.held.as_ref());
+        let hold = held.map(|held| {
+            let until = if held.revoking.is_empty() {
+                held.until
+            } else {
+                held.revoke_until
+            };
+            until.saturating_duration_since(now)
+        });
+        Standing {
+            record: self.record.clone(),
+            tenure: self.tenure,
+            acked: self.acked,
+            floor: self.floor,
+            pace: self.pace.fastest(),
+            is_greeted: self.is_greeted,
+            silence: now.saturating_duration_since(self.heard),
+            hold: hold.unwrap_or_else(|| self.held_until.saturating_duration_since(now)),
+            lease: Duration::ZERO,
+            echo: 0,
+        }
+    }
+}

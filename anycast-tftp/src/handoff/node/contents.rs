@@ -1,0 +1,162 @@
+//! Contents that are held open for records.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Node, State};
+use crate::handoff::limits::MAX_CONTENTS;
+use crate::handoff::wire::Message;
+use crate::proto::Flow;
+use crate::proto::jobs::StoreRequest;
+use crate::store::{Content, ContentId, OpenError};
+
+/// A content that was not to be had is asked for again after this.
+const AGAIN: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+enum Pin {
+    Opening,
+    Here(Arc<dyn Content>),
+    Missing(Instant),
+}
+
+#[derive(Debug)]
+struct Pinned {
+    pin: Pin,
+    /// Live records that refer to it.
+    records: usize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Contents(BTreeMap<ContentId, Pinned>);
+
+impl Contents {
+    pub(super) fn get(&self, content: &ContentId) -> Option<&Arc<dyn Content>> {
+        match &self.0.get(content)?.pin {
+            Pin::Here(content) => Some(content),
+            Pin::Opening | Pin::Missing(_) => None,
+        }
+    }
+}
+
+impl State {
+    /// A live record refers to a content; `here` if it is open already.
+    pub(super) fn pin(&mut self, content: Option<ContentId>, here: Option<Arc<dyn Content>>) {
+        let Some(content) = content else {
+            return;
+        };
+        let is_full = self.contents.0.len() >= MAX_CONTENTS;
+        let pinned = self.contents.0.entry(content).or_insert(Pinned {
+            pin: Pin::Missing(self.start),
+            records: 0,
+        });
+        pinned.records += 1;
+        match (&pinned.pin, here) {
+            (Pin::Here(_), _) => {}
+            (_, Some(here)) => pinned.pin = Pin::Here(here),
+            // One too many is opened when a client comes for it.
+            (Pin::Missing(_), None) if !is_full => {
+                pinned.pin = Pin::Opening;
+                self.requests.push_back(StoreRequest::Pin { content });
+            }
+            (Pin::Opening | Pin::Missing(_), None) => {}
+        }
+    }
+
+    /// A live record does no more.
+    pub(super) fn unpin(&mut self, content: Option<ContentId>) {
+        let Some(content) = content else {
+            return;
+        };
+        let Some(pinned) = self.contents.0.get_mut(&content) else {
+            return;
+        };
+        pinned.records = pinned.records.saturating_sub(1);
+        if pinned.records == 0
+            && let Some(pinned) = self.contents.0.remove(&content)
+            && let Pin::Here(content) = pinned.pin
+        {
+            // Closing may have to wait for a disk.
+            self.requests.push_back(StoreRequest::Close { content });
+        }
+    }
+
+    /// The content of a record, where it is here; else it is asked for.
+    pub(super) fn content(
+        &mut self,
+        now: Instant,
+        content: &ContentId,
+    ) -> Option<Arc<dyn Content>> {
+        let pinned = self.contents.0.get_mut(content)?;
+        match &pinned.pin {
+            Pin::Here(content) => return Some(Arc::clone(content)),
+            Pin::Missing(until) if now >= *until => {
+                pinned.pin = Pin::Opening;
+                self.requests
+                    .push_back(StoreRequest::Pin { content: *content });
+            }
+            Pin::Opening | Pin::Missing(_) => {}
+        }
+        None
+    }
+}
+
+impl Node {
+    /// The store has opened a content, or has not.
+    pub(super) fn pinned(
+        &mut self,
+        now: Instant,
+        id: ContentId,
+        result: Result<Arc<dyn Content>, OpenError>,
+    ) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let Some(pinned) = state.contents.0.get_mut(&id) else {
+            if let Ok(content) = result {
+                state.requests.push_back(StoreRequest::Close { content });
+            }
+            return;
+        };
+        if matches!(pinned.pin, Pin::Here(_)) {
+            return;
+        }
+        match result {
+            Ok(content) if content.size() == id.size => pinned.pin = Pin::Here(content),
+            Ok(_) => {
+                tracing::error!(content = %id.hash, "a store opened another content");
+                pinned.pin = Pin::Missing(now + AGAIN);
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(content = %id.hash, %error, "the content of a transfer is not here");
+                pinned.pin = Pin::Missing(now + AGAIN);
+                return;
+            }
+        }
+        let stamp = state.stamp(now);
+        let flows: Vec<Flow> = state
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.is_live() && entry.record.content == Some(id))
+            .map(|(flow, _)| *flow)
+            .collect();
+        for flow in flows {
+            let Some(entry) = self.shared.as_ref().and_then(|s| s.entries.get(&flow)) else {
+                continue;
+            };
+            let kept = Message::Kept {
+                flow,
+                nonce: entry.record.nonce,
+                has_content: true,
+                older: None,
+                wait: Duration::ZERO,
+                stamp,
+            };
+            let owner = entry.tenure.owner;
+            self.say(owner, &kept);
+            self.retry_stranger(now, &flow);
+        }
+    }
+}

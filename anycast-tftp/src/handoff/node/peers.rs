@@ -1,0 +1,489 @@
+//! What other nodes say.
+
+use std::time::{Duration, Instant};
+
+use super::Node;
+use crate::handoff::limits::{HINT_MARGIN, LEASE};
+use crate::handoff::record::NodeId;
+use crate::handoff::wire::{Message, messages};
+use crate::proto::Flow;
+
+impl Node {
+    /// A peer can be reached, or no more.
+    pub(super) fn peer_changed(&mut self, now: Instant, id: NodeId, is_up: bool) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let Some(peer) = state.nodes.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.is_linked == is_up {
+            return;
+        }
+        peer.is_linked = is_up;
+        state.outbox.remove(&id);
+        if is_up {
+            state.next_hello = now;
+            self.greet(now);
+        } else {
+            self.takes_part(now, id, false);
+        }
+    }
+
+    /// A peer takes part, or does no more.
+    fn takes_part(&mut self, now: Instant, id: NodeId, is_up: bool) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let Some(peer) = state.nodes.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.is_up == is_up {
+            return;
+        }
+        peer.is_up = is_up;
+        peer.since = Some(now);
+        peer.is_draining = false;
+        let is_alone = state.nodes.up().next().is_none();
+        self.server.set_alone(is_alone);
+        let flows: Vec<Flow> = state.entries.keys().copied().collect();
+        for flow in flows {
+            if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow))
+                && let Some(holder) = entry.own.as_mut().and_then(|own| own.holders.get_mut(&id))
+                && is_up
+            {
+                // What it kept it may have lost.
+                holder.is_kept = false;
+                holder.tries = 0;
+                holder.next_put = now;
+            }
+            let owned = self.shared.as_ref().and_then(|s| s.entries.get(&flow));
+            if is_up && owned.is_some_and(|entry| entry.is_live() && entry.tenure.owner == id) {
+                // If it has begun anew, it says so.
+                self.notice(now, &flow);
+            }
+            self.tick(now, &flow);
+        }
+    }
+
+    /// A datagram of a peer.
+    pub(super) fn take_message(&mut self, now: Instant, from: NodeId, datagram: &[u8]) {
+        let Some(state) = &self.shared else {
+            return;
+        };
+        if !state.nodes.peers.contains_key(&from) {
+            self.server.stats_mut().messages_refused += 1;
+            return;
+        }
+        for message in messages(datagram) {
+            self.server.stats_mut().messages_received += 1;
+            match message {
+                Ok(message) => self.heed(now, from, message),
+                Err(error) => {
+                    self.server.stats_mut().messages_refused += 1;
+                    tracing::debug!(%error, "a message of a peer is not understood");
+                }
+            }
+        }
+    }
+
+    fn heed(&mut self, now: Instant, from: NodeId, message: Message) {
+        match message {
+            Message::Hello {
+                domain,
+                mtu,
+                is_draining,
+            } => self.greeted(now, from, domain, mtu, is_draining),
+            Message::Put(standing) => self.put(now, from, *standing),
+            Message::Kept {
+                flow,
+                nonce,
+                has_content,
+                older,
+                wait,
+                stamp,
+            } => self.kept(now, from, &flow, nonce, (has_content, older, wait, stamp)),
+            Message::Refused {
+                nonce,
+                is_over,
+                standing,
+            } => self.refused(now, from, nonce, is_over, *standing),
+            hint @ Message::Hint { .. } => self.hinted(now, from, &hint),
+            Message::Known {
+                flow,
+                nonce,
+                acked,
+                stamp,
+            } => self.known_by(now, from, &flow, nonce, acked, stamp),
+            Message::Notice {
+                flow,
+                nonce,
+                acked,
+                is_greeted,
+                silence,
+            } => self.noticed(now, from, &flow, nonce, (acked, is_greeted, silence)),
+            Message::Ask { flow, stamp } => self.asked(now, from, flow, stamp),
+            Message::Unknown { flow } => self.unknown(now, from, &flow),
+            Message::End { flow, nonce, .. } => self.end(now, from, &flow, nonce),
+            Message::Ended { flow, nonce } => self.ended(now, from, &flow, nonce),
+            Message::Forward {
+                flow,
+                id,
+                part,
+                parts,
+                bytes,
+            } => self.passed_on(now, from, flow, (id, part, parts), bytes),
+        }
+    }
+
+    fn greeted(&mut self, now: Instant, from: NodeId, domain: u64, mtu: u32, is_draining: bool) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let Some(peer) = state.nodes.peers.get_mut(&from) else {
+            return;
+        };
+        // A link that is down has late messages at most.
+        if !peer.is_linked {
+            return;
+        }
+        let is_first = !peer.is_up;
+        peer.is_draining = is_draining;
+        let is_moved = std::mem::replace(&mut peer.domain, domain) != domain;
+        let is_new = std::mem::replace(&mut peer.mtu, mtu) != mtu;
+        if is_new {
+            self.agree_on_mtu();
+        }
+        if is_first {
+            self.takes_part(now, from, true);
+            if let Some(state) = &mut self.shared {
+                state.next_hello = now;
+                self.greet(now);
+            }
+        }
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        if is_moved && state.nodes.peers.len() > 2 {
+            let flows: Vec<Flow> = state.entries.keys().copied().collect();
+            for flow in flows {
+                let directory = state.nodes.directory(&flow);
+                if let Some(entry) = state.entries.get_mut(&flow) {
+                    entry.directory = directory;
+                }
+                state.schedule(now, &flow);
+            }
+        }
+    }
+
+    /// A client may come to any node, so blocks must fit everywhere.
+    pub(super) fn agree_on_mtu(&mut self) {
+        let Some(state) = &self.shared else {
+            return;
+        };
+        let mine = state.settings.mtu();
+        let least = state.nodes.peers.values().map(|peer| peer.mtu).min();
+        let mtu = least.unwrap_or(mine).min(mine);
+        let settings = state.settings.clone().with_mtu(mtu);
+        if let Err(error) = self.server.handle_settings(settings) {
+            tracing::warn!(%error, "what a peer says of its packets is not heeded");
+        }
+    }
+
+    fn kept(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        flow: &Flow,
+        nonce: u64,
+        (has_content, older, wait, stamp): (bool, Option<NodeId>, Duration, u64),
+    ) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let me = state.nodes.me;
+        let older = older.filter(|id| *id != me && state.nodes.peers.contains_key(id));
+        let Some(entry) = state.entries.get_mut(flow) else {
+            return;
+        };
+        if entry.record.nonce != nonce || !entry.is_live() {
+            return;
+        }
+        let acked = entry.acked;
+        let Some(own) = &mut entry.own else {
+            return;
+        };
+        let wraps = entry.record.wraps();
+        let holder = own.holders.get_mut(&from);
+        let is_new = holder.as_ref().is_some_and(|holder| !holder.is_kept);
+        if let Some(holder) = holder {
+            holder.is_kept = true;
+            holder.has_content = has_content;
+            holder.echo = holder.echo.max(stamp);
+            holder.since = now;
+        }
+        if let Some(held) = &mut own.held {
+            held.revoking.remove(&from);
+            if !wait.is_zero() {
+                held.lease_until = held.lease_until.max(Some(now + wait.min(LEASE)));
+            }
+        }
+        if let Some(older) = older
+            && !own.holders.contains_key(&older)
+        {
+            // It is to know that its transfer is over.
+            own.holders
+                .insert(older, crate::handoff::entry::Holder::new(now, acked));
+            if let Some(held) = &mut own.held {
+                held.revoking.insert(older);
+            }
+        }
+        if wraps && is_new {
+            self.hint_to(now, flow, from);
+        }
+        self.tick(now, flow);
+    }
+
+    fn hinted(&mut self, now: Instant, from: NodeId, hint: &Message) {
+        let Message::Hint {
+            flow,
+            nonce,
+            tenure,
+            acked,
+            floor,
+            pace,
+            is_greeted,
+            silence,
+            echo,
+        } = hint
+        else {
+            return;
+        };
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let at = state.moment(now, *echo);
+        let stamp = state.stamp(now);
+        match state.entries.get_mut(flow) {
+            Some(entry) if entry.record.nonce == *nonce && entry.is_live() => {}
+            Some(entry) if entry.record.nonce == *nonce => {
+                let end = Message::End {
+                    flow: *flow,
+                    nonce: *nonce,
+                    order: entry.record.order,
+                };
+                return self.say(from, &end);
+            }
+            Some(_) | None => {
+                let ask = Message::Ask { flow: *flow, stamp };
+                return self.say(from, &ask);
+            }
+        }
+        self.learn(now, flow, *acked, *is_greeted, *silence);
+        self.meet(now, flow, from, *tenure);
+        let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) else {
+            return;
+        };
+        entry.floor = entry.floor.max((*floor).min(entry.acked));
+        entry.pace.learn(*pace);
+        if entry.record.wraps() && entry.own.is_none() {
+            if let Some(at) = at {
+                entry.trust_since(at);
+            }
+            entry.trust_pace(now);
+            let known = Message::Known {
+                flow: *flow,
+                nonce: *nonce,
+                acked: entry.acked,
+                stamp,
+            };
+            self.say(from, &known);
+        }
+        self.confirmed(now, flow);
+        self.bound_session(now, flow);
+        self.retry_stranger(now, flow);
+        if let Some(state) = &mut self.shared {
+            state.schedule(now, flow);
+        }
+    }
+
+    fn known_by(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        flow: &Flow,
+        nonce: u64,
+        acked: u64,
+        stamp: u64,
+    ) {
+        let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) else {
+            return;
+        };
+        if entry.record.nonce != nonce {
+            return;
+        }
+        let most = entry.acked;
+        if let Some(own) = &mut entry.own
+            && let Some(holder) = own.holders.get_mut(&from)
+        {
+            holder.acked = holder.acked.max(acked.min(most));
+            holder.echo = holder.echo.max(stamp);
+            holder.since = now;
+            self.bound_owner(now, flow);
+        }
+    }
+
+    fn noticed(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        flow: &Flow,
+        nonce: u64,
+        (acked, is_greeted, silence): (u64, bool, Duration),
+    ) {
+        let Some(entry) = self.shared.as_ref().and_then(|s| s.entries.get(flow)) else {
+            return self.say(from, &Message::Unknown { flow: *flow });
+        };
+        if entry.record.nonce != nonce {
+            let answer = if entry.is_live() {
+                Message::Put(Box::new(entry.standing(now)))
+            } else {
+                Message::Unknown { flow: *flow }
+            };
+            return self.say(from, &answer);
+        }
+        if !entry.is_live() {
+            let end = Message::End {
+                flow: *flow,
+                nonce,
+                order: entry.record.order,
+            };
+            return self.say(from, &end);
+        }
+        if entry.own.is_none() {
+            let is_orphan = self
+                .shared
+                .as_ref()
+                .is_some_and(|state| entry.tenure.owner == state.nodes.me);
+            let answer = if is_orphan {
+                Message::Unknown { flow: *flow }
+            } else {
+                Message::Put(Box::new(entry.standing(now)))
+            };
+            return self.say(from, &answer);
+        }
+        self.learn(now, flow, acked, is_greeted, silence);
+        self.hint_to(now, flow, from);
+        self.tick(now, flow);
+    }
+
+    fn asked(&mut self, now: Instant, from: NodeId, flow: Flow, stamp: u64) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let Some(entry) = state.entries.get_mut(&flow) else {
+            return self.say(from, &Message::Unknown { flow });
+        };
+        if !entry.is_live() {
+            let end = Message::End {
+                flow,
+                nonce: entry.record.nonce,
+                order: entry.record.order,
+            };
+            return self.say(from, &end);
+        }
+        if !entry.is_confirmed {
+            return;
+        }
+        let progress = self.server.progress(&flow).filter(|_| entry.own.is_some());
+        if let Some((acked, is_greeted, heard)) = progress {
+            entry.learn(now, acked, is_greeted);
+            entry.heard = entry.heard.max(heard);
+        }
+        let mut standing = entry.standing(now);
+        standing.echo = stamp;
+        // In a transfer that wraps only its owner knows enough.
+        if entry.own.is_some() || !entry.record.wraps() {
+            standing.lease = LEASE;
+            let until = now + LEASE + HINT_MARGIN;
+            if !entry.directory.contains(&from) {
+                entry.granted = entry.granted.max(Some(until));
+            }
+            let acked = entry.acked;
+            if let Some(own) = &mut entry.own {
+                own.guests.insert(from, (acked, until));
+            }
+        }
+        self.say(from, &Message::Put(Box::new(standing)));
+    }
+
+    fn unknown(&mut self, now: Instant, from: NodeId, flow: &Flow) {
+        self.is_unknown_to(flow, from);
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let Some(entry) = state.entries.get_mut(flow) else {
+            return;
+        };
+        if !entry.is_live() {
+            return;
+        }
+        entry.unanswered.remove(&from);
+        let nobody = entry.unanswered.is_empty();
+        if entry.tenure.owner == from && entry.own.is_none() && entry.record.content.is_some() {
+            // It has begun anew.
+            let mut others = entry.directory.iter().filter(|id| **id != from);
+            let is_heir = others.find(|id| state.nodes.is_up(**id)) == Some(&state.nodes.me);
+            if self.server.has(flow) {
+                self.take_over(now, flow, crate::proto::session::Role::Owner);
+            } else if is_heir {
+                self.inherit(now, flow);
+            }
+        } else if let Some(holder) = entry
+            .own
+            .as_mut()
+            .and_then(|own| own.holders.get_mut(&from))
+        {
+            holder.is_kept = false;
+            holder.next_put = now;
+            holder.tries = 0;
+            self.tick(now, flow);
+        }
+        if nobody {
+            // They have forgotten it, and with it whatever might have come after it.
+            self.confirmed(now, flow);
+        }
+    }
+
+    fn end(&mut self, now: Instant, from: NodeId, flow: &Flow, nonce: u64) {
+        self.say(from, &Message::Ended { flow: *flow, nonce });
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        if let Some(entry) = state.entries.get_mut(flow)
+            && entry.record.nonce == nonce
+        {
+            if entry.is_live() {
+                self.over(now, flow);
+            }
+            self.ended(now, from, flow, nonce);
+        }
+    }
+
+    fn ended(&mut self, now: Instant, from: NodeId, flow: &Flow, nonce: u64) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        if let Some(entry) = state.entries.get_mut(flow) {
+            if entry.record.nonce == nonce {
+                if let Some(over) = &mut entry.over {
+                    over.untold.remove(&from);
+                }
+            } else if let Some(held) = entry.own.as_mut().and_then(|own| own.held.as_mut()) {
+                // The end of the transfer before.
+                held.revoking.remove(&from);
+            }
+        }
+        self.tick(now, flow);
+    }
+}

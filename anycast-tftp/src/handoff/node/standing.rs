@@ -1,0 +1,335 @@
+//! Records that come from other nodes: which of two transfers of a flow stands, and who owns it.
+
+use std::time::{Duration, Instant};
+
+use super::Node;
+use crate::handoff::entry::Entry;
+use crate::handoff::limits::{LEASE, REVOKE_WAIT};
+use crate::handoff::record::NodeId;
+use crate::handoff::wire::{Message, Standing};
+use crate::proto::Flow;
+use crate::proto::server::REPEAT_GRACE;
+use crate::proto::session::Role;
+
+/// A node that did not run asks again after this.
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// So much longer silent is a transfer that the client has left for another one.
+const LEFT_FOR: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// A record, from its owner or from one that was asked.
+    pub(super) fn put(&mut self, now: Instant, from: NodeId, standing: Standing) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let flow = standing.record.flow;
+        let owner = standing.tenure.owner;
+        let is_known = owner == state.nodes.me || state.nodes.peers.contains_key(&owner);
+        if !is_known || flow.is_own_host() {
+            self.server.stats_mut().messages_refused += 1;
+            return;
+        }
+        let Some(entry) = state.entries.get(&flow) else {
+            return self.take_up(now, from, standing, None);
+        };
+        if entry.record.nonce == standing.record.nonce {
+            if entry.is_live() {
+                return self.merge(now, from, &standing);
+            }
+            let end = Message::End {
+                flow,
+                nonce: entry.record.nonce,
+                order: entry.record.order,
+            };
+            return self.say(from, &end);
+        }
+        let new = &standing.record;
+        let old = &entry.record;
+        // A tombstone of who is no holder says nothing of what came after it.
+        let is_stale = !entry.is_live() && !entry.directory.contains(&state.nodes.me);
+        let is_above = is_stale || (new.order, new.nonce) > (old.order, old.nonce);
+        let silence = now.saturating_duration_since(entry.heard);
+        let is_active = entry.is_live() && (entry.is_young(now) || silence < REPEAT_GRACE);
+        let is_same = old.request == new.request && is_active;
+        // One request that came to two nodes, and this one has answered it already.
+        let was_answered = is_same
+            && new.order == old.order
+            && entry.own.as_ref().is_some_and(|own| own.held.is_none())
+            && !old.is_alike(new);
+        if was_answered && standing.hold.is_zero() {
+            // So has the other one, otherwise: the client begins anew.
+            let end = Message::End {
+                flow,
+                nonce: new.nonce,
+                order: new.order,
+            };
+            self.say(from, &end);
+            return self.over(now, &flow);
+        }
+        if was_answered || !is_above {
+            let is_over = !is_same
+                && (!entry.is_live() || silence > standing.silence.saturating_add(LEFT_FOR));
+            let refused = Message::Refused {
+                nonce: new.nonce,
+                is_over,
+                standing: Box::new(entry.standing(now)),
+            };
+            return self.say(from, &refused);
+        }
+        self.supersede(now, from, standing);
+    }
+
+    /// Another transfer of the flow stands now.
+    fn supersede(&mut self, now: Instant, from: NodeId, standing: Standing) {
+        let flow = standing.record.flow;
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let Some(old) = state.entries.get(&flow) else {
+            return;
+        };
+        let was_live = old.is_live();
+        let is_alike = was_live && old.record.is_alike(&standing.record);
+        let held = old.own.as_ref().is_some_and(|own| own.held.is_some());
+        if is_alike && old.has_session && !held {
+            // The client cannot tell the two apart.
+            self.server.set_role(now, &flow, Role::Answering);
+        } else {
+            self.server.drop_shared(now, &flow);
+        }
+        let has_session = is_alike && self.server.has(&flow);
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let older = state.remove(&flow);
+        self.take_up(now, from, standing, older);
+        if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow)) {
+            entry.has_session = has_session;
+        }
+        if has_session {
+            self.bound_session(now, &flow);
+            self.server.set_report(&flow, 0, now);
+        }
+    }
+
+    /// A flow that is not known here gets its record.
+    fn take_up(&mut self, now: Instant, from: NodeId, standing: Standing, older: Option<Entry>) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let flow = standing.record.flow;
+        let content = standing.record.content;
+        let (lease, echo) = (standing.lease, standing.echo);
+        let directory = state.nodes.directory(&flow);
+        let wait = older
+            .as_ref()
+            .and_then(|old| old.granted)
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let mut entry = Entry::new(now, standing, directory, from);
+        entry.granted = older.as_ref().and_then(|old| old.granted);
+        trust(state.moment(now, echo), lease, &mut entry);
+        let nonce = entry.record.nonce;
+        if !state.insert(flow, entry) {
+            self.server.stats_mut().messages_refused += 1;
+            return;
+        }
+        state.pin(content, None);
+        let stamp = state.stamp(now);
+        let has_content = content.is_none_or(|content| state.contents.get(&content).is_some());
+        let older = older.filter(Entry::is_live).map(|old| old.tenure.owner);
+        let kept = Message::Kept {
+            flow,
+            nonce,
+            has_content,
+            older: older.filter(|owner| *owner != from),
+            wait,
+            stamp,
+        };
+        state.schedule(now, &flow);
+        self.say(from, &kept);
+        self.retry_stranger(now, &flow);
+    }
+
+    /// More of a transfer that is known.
+    fn merge(&mut self, now: Instant, from: NodeId, standing: &Standing) {
+        let flow = standing.record.flow;
+        self.learn(
+            now,
+            &flow,
+            standing.acked,
+            standing.is_greeted,
+            standing.silence,
+        );
+        self.meet(now, &flow, from, standing.tenure);
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let at = state.moment(now, standing.echo);
+        let Some(entry) = state.entries.get_mut(&flow) else {
+            return;
+        };
+        entry.floor = entry.floor.max(standing.floor.min(entry.acked));
+        entry.pace.learn(standing.pace);
+        trust(at, standing.lease, entry);
+        let content = entry.record.content;
+        let nonce = entry.record.nonce;
+        let is_owner = entry.own.is_some();
+        let has_content = content.is_none_or(|content| state.contents.get(&content).is_some());
+        let stamp = state.stamp(now);
+        self.confirmed(now, &flow);
+        if !is_owner && standing.echo == 0 {
+            let kept = Message::Kept {
+                flow,
+                nonce,
+                has_content,
+                older: None,
+                wait: Duration::ZERO,
+                stamp,
+            };
+            self.say(from, &kept);
+        }
+        self.bound_session(now, &flow);
+        self.retry_stranger(now, &flow);
+        self.tick(now, &flow);
+    }
+
+    /// Somebody says how far a transfer is.
+    pub(super) fn learn(
+        &mut self,
+        now: Instant,
+        flow: &Flow,
+        acked: u64,
+        is_greeted: bool,
+        silence: Duration,
+    ) {
+        let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) else {
+            return;
+        };
+        let is_news = entry.learn(now, acked, is_greeted);
+        let heard = now.checked_sub(silence).unwrap_or(now);
+        let is_later = heard > entry.heard;
+        entry.heard = entry.heard.max(heard);
+        let (acked, is_greeted) = (entry.acked, entry.is_greeted);
+        if is_news || (is_later && entry.own.is_some()) {
+            self.server.handle_progress(now, flow, acked, is_greeted);
+        }
+    }
+
+    /// Somebody says who owns a transfer: the higher epoch stays, then the higher number.
+    pub(super) fn meet(
+        &mut self,
+        now: Instant,
+        flow: &Flow,
+        from: NodeId,
+        tenure: crate::handoff::record::Tenure,
+    ) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let me = state.nodes.me;
+        let Some(entry) = state.entries.get_mut(flow) else {
+            return;
+        };
+        if tenure.owner == from {
+            entry.owner_said = now;
+            entry.answering.noticed = None;
+            entry.answering.advances = 0;
+        }
+        if tenure > entry.tenure && tenure.owner != me {
+            self.yield_to(now, flow, tenure);
+        } else if tenure < entry.tenure {
+            let put = Message::Put(Box::new(entry.standing(now)));
+            self.say(from, &put);
+        }
+    }
+
+    /// The sender's record is not kept: another transfer of the flow stands there.
+    pub(super) fn refused(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        nonce: u64,
+        is_over: bool,
+        standing: Standing,
+    ) {
+        let flow = standing.record.flow;
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let Some(entry) = state.entries.get_mut(&flow) else {
+            return;
+        };
+        if entry.record.nonce != nonce || !entry.is_live() {
+            return;
+        }
+        let Some(own) = &entry.own else {
+            return;
+        };
+        // What the client was answered it gets to the end, unless it has left it.
+        let is_held = own.held.is_some();
+        let silence = now.saturating_duration_since(entry.heard);
+        let insists =
+            !is_held && !entry.record.is_alike(&standing.record) && silence < standing.silence;
+        if is_over || insists {
+            // Ours is newer, and its order has to say so.
+            entry.record.order = entry
+                .record
+                .order
+                .max(standing.record.order.saturating_add(1));
+            if let Some(own) = &mut entry.own {
+                for holder in own.holders.values_mut() {
+                    holder.is_kept = false;
+                    holder.next_put = now;
+                    holder.tries = 0;
+                }
+            }
+            self.tick(now, &flow);
+            return;
+        }
+        self.supersede(now, from, standing);
+    }
+
+    /// A node that knows the transfer still does: what a node that did not run knows is true.
+    pub(super) fn confirmed(&mut self, now: Instant, flow: &Flow) {
+        let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) else {
+            return;
+        };
+        if std::mem::replace(&mut entry.is_confirmed, true) {
+            return;
+        }
+        self.bound_session(now, flow);
+        self.retry_stranger(now, flow);
+    }
+
+    /// Asks whether a transfer still is what this node knows; alone it waits until no other
+    /// node can expect it to be silent.
+    pub(super) fn confirm(&mut self, now: Instant, flow: &Flow) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let paused = state.paused_at;
+        let Some(entry) = state.entries.get_mut(flow) else {
+            return;
+        };
+        if entry.asked.is_some_and(|at| now < at + ASK_AGAIN) {
+            return;
+        }
+        let asked = self.ask(now, flow);
+        if asked.is_empty() && now >= paused + REVOKE_WAIT {
+            self.confirmed(now, flow);
+        }
+        if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) {
+            entry.asked = Some(now);
+        }
+    }
+}
+
+/// What an answer to a question allows.
+fn trust(asked_at: Option<Instant>, lease: Duration, entry: &mut Entry) {
+    let Some(at) = asked_at.filter(|_| !lease.is_zero()) else {
+        return;
+    };
+    let until = at + lease.min(LEASE);
+    entry.lease = entry.lease.max(Some(until));
+    entry.trust = entry.trust.max(until);
+}

@@ -1,0 +1,262 @@
+//! What each clause comes to in the plainest case.
+
+use super::*;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+#[test]
+fn any_node_answers_an_ack() {
+    let mut net = Net::new(3, Mode::BeforeReply);
+    let file = bytes(2000, 1);
+    net.put("a", &file);
+    let flow = client(1000);
+    net.send(0, flow, &rrq("a", &[]));
+    assert_eq!(net.take(), [(0, data(1, &file[..512]))]);
+    net.send(1, flow, &ack(1));
+    assert_eq!(net.take(), [(1, data(2, &file[512..1024]))]);
+    net.send(2, flow, &ack(2));
+    assert_eq!(net.take(), [(2, data(3, &file[1024..1536]))]);
+    net.send(0, flow, &ack(3));
+    assert_eq!(net.take(), [(0, data(4, &file[1536..]))]);
+    net.send(1, flow, &ack(4));
+    net.wait(Duration::from_secs(20));
+    assert_eq!(net.take(), [], "the end is known everywhere");
+}
+
+#[test]
+fn the_first_reply_waits_for_a_holder_but_not_for_long() {
+    let mut net = Net::new(2, Mode::BeforeReply);
+    net.put("a", b"small");
+    net.cut = BTreeSet::from([(0, 1), (1, 0)]);
+    net.send(0, client(1000), &rrq("a", &[]));
+    assert_eq!(net.take(), []);
+    net.wait(MS(149));
+    assert_eq!(net.take(), []);
+    net.wait(MS(2));
+    assert_eq!(net.take(), [(0, data(1, b"small"))]);
+    assert_eq!(net.nodes[0].stats().unprotected, 1);
+    // In `async` it does not wait.
+    let mut net = Net::new(2, Mode::Async);
+    net.put("a", b"small");
+    net.cut = BTreeSet::from([(0, 1), (1, 0)]);
+    net.send(0, client(1000), &rrq("a", &[]));
+    assert_eq!(net.take(), [(0, data(1, b"small"))]);
+}
+
+#[test]
+fn a_request_that_comes_elsewhere_again_gets_the_same_bytes() {
+    let mut net = Net::new(2, Mode::BeforeReply);
+    let file = bytes(2000, 1);
+    net.put("a", &file);
+    let request = rrq("a", &[("blksize", "1000"), ("tsize", "0")]);
+    net.send(0, client(1000), &request);
+    let first = net.take();
+    assert_eq!(first.len(), 1);
+    net.wait(MS(900));
+    net.files[1].put("a", &bytes(3000, 2));
+    net.send(1, client(1000), &request);
+    assert_eq!(net.take(), [(1, first[0].1.clone())], "the OACK as it was");
+    net.send(1, client(1000), &ack(0));
+    assert_eq!(net.take(), [(1, data(1, &file[..1000]))]);
+    // While it moves, the request is a late double.
+    net.send(0, client(1000), &request);
+    assert_eq!(net.take(), []);
+    // Later it is a new transfer, of what the name means by now.
+    net.wait(MS(1500));
+    net.take();
+    net.send(1, client(1000), &request);
+    // Nobody else has that.
+    net.wait(MS(151));
+    let oack = net.take();
+    assert!(
+        oack.iter()
+            .any(|(at, packet)| *at == 1 && packet.ends_with(b"3000\0")),
+        "{oack:?}"
+    );
+}
+
+#[test]
+fn a_node_dies_and_another_goes_on() {
+    let mut net = Net::new(2, Mode::BeforeReply);
+    let file = bytes(3000, 1);
+    net.put("a", &file);
+    let flow = client(1000);
+    net.send(0, flow, &rrq("a", &[]));
+    net.send(0, flow, &ack(1));
+    net.wait(MS(240));
+    net.take();
+    net.kill(0);
+    // The client repeats what was not answered.
+    net.send(1, flow, &ack(1));
+    assert_eq!(net.take(), [(1, data(2, &file[512..1024]))]);
+    // Its timers are here now.
+    net.wait(MS(1100));
+    assert_eq!(net.take(), [(1, data(2, &file[512..1024]))]);
+    for block in 2..=5 {
+        net.send(1, flow, &ack(block));
+        let start = usize::from(block) * 512;
+        let end = (start + 512).min(file.len());
+        assert_eq!(net.take(), [(1, data(block + 1, &file[start..end]))]);
+    }
+    net.send(1, flow, &ack(6));
+    assert_eq!(net.nodes[1].stats().completed_reads, 1);
+    assert_eq!(net.nodes[1].in_flight(), 0);
+}
+
+#[test]
+fn the_heir_sends_to_a_client_that_never_repeats_an_ack() {
+    let mut net = Net::new(3, Mode::BeforeReply);
+    let file = bytes(3000, 1);
+    net.put("a", &file);
+    let flow = client(1000);
+    net.send(0, flow, &rrq("a", &[]));
+    net.send(0, flow, &ack(1));
+    net.wait(MS(260));
+    net.take();
+    net.kill(0);
+    net.wait(MS(1900));
+    assert_eq!(net.take(), []);
+    net.wait(MS(8000));
+    let sent = net.take();
+    assert!(!sent.is_empty() && sent.len() <= 4, "{sent:?}");
+    let first = sent[0].0;
+    for (at, packet) in sent {
+        assert_eq!((at, packet), (first, data(2, &file[512..1024])));
+    }
+}
+
+#[test]
+fn an_error_at_another_node_ends_the_transfer() {
+    let mut net = Net::new(3, Mode::BeforeReply);
+    net.put("a", &bytes(3000, 1));
+    let flow = client(1000);
+    net.send(0, flow, &rrq("a", &[]));
+    net.send(0, flow, &ack(1));
+    net.take();
+    net.send(2, flow, &[0, 5, 0, 0, b'x', 0]);
+    net.wait(Duration::from_secs(20));
+    assert_eq!(net.take(), []);
+    assert!(net.nodes.iter().all(|node| node.in_flight() == 0));
+}
+
+#[test]
+fn a_port_used_again_elsewhere_never_hears_of_the_old_transfer() {
+    let mut net = Net::new(3, Mode::BeforeReply);
+    let (old, new) = (bytes(3000, 1), bytes(3000, 2));
+    net.put("old", &old);
+    net.put("new", &new);
+    let flow = client(49152);
+    net.send(0, flow, &rrq("old", &[]));
+    net.send(0, flow, &ack(1));
+    net.take();
+    // The old node's timer is pending.
+    net.send(1, flow, &rrq("new", &[]));
+    assert_eq!(net.take(), [(1, data(1, &new[..512]))]);
+    net.send(0, flow, &ack(1));
+    assert_eq!(net.take(), [(0, data(2, &new[512..1024]))]);
+    net.wait(Duration::from_secs(4));
+    for (_, packet) in net.take() {
+        assert_eq!(packet, data(2, &new[512..1024]));
+    }
+}
+
+#[test]
+fn a_node_that_was_paused_asks_before_it_answers() {
+    let mut net = Net::new(2, Mode::BeforeReply);
+    let file = bytes(5000, 1);
+    net.put("a", &file);
+    let flow = client(1000);
+    net.send(0, flow, &rrq("a", &[]));
+    net.send(0, flow, &ack(1));
+    net.take();
+    // Node 0 is stopped; node 1 is told after a second, and goes on.
+    net.dead.insert(0);
+    net.wait(MS(1000));
+    net.link(1, 0, false);
+    net.send(1, flow, &ack(1));
+    for block in 2..5 {
+        net.send(1, flow, &ack(block));
+    }
+    net.wait(MS(5000));
+    net.take();
+    net.dead.remove(&0);
+    // What has waited in its socket.
+    net.send(0, flow, &ack(1));
+    assert_eq!(net.take(), []);
+    net.link(0, 1, false);
+    net.link(0, 1, true);
+    net.link(1, 0, true);
+    net.pump();
+    net.wait(MS(300));
+    net.take();
+    net.send(0, flow, &ack(5));
+    assert_eq!(net.take(), [(0, data(6, &file[2560..3072]))]);
+    assert_eq!(net.nodes[0].stats().pauses, 1);
+}
+
+#[test]
+fn a_holder_without_the_content_opens_it_when_it_can() {
+    let mut net = Net::new(2, Mode::BeforeReply);
+    let file = bytes(3000, 1);
+    let ids = net.put("a", &file);
+    net.files[1].forget(&ids[1]);
+    let flow = client(1000);
+    net.send(0, flow, &rrq("a", &[]));
+    assert_eq!(net.take(), [], "nobody else could go on");
+    net.wait(MS(151));
+    assert_eq!(net.take(), [(0, data(1, &file[..512]))]);
+    net.send(1, flow, &ack(1));
+    assert_eq!(net.take(), []);
+    net.files[1].put("b", &file);
+    net.wait(MS(600));
+    net.take();
+    net.send(1, flow, &ack(1));
+    assert_eq!(net.take(), [(1, data(2, &file[512..1024]))]);
+}
+
+#[test]
+fn a_write_goes_on_where_it_began() {
+    let mut net = Net::new(2, Mode::BeforeReply);
+    let flow = client(1000);
+    let mut wrq = rrq("up", &[("blksize", "1400")]);
+    wrq[1] = 2;
+    net.send(0, flow, &wrq);
+    net.take();
+    let (one, two) = (bytes(1400, 1), bytes(100, 2));
+    net.send(1, flow, &data(1, &one));
+    assert_eq!(net.take(), [(0, ack(1))]);
+    net.send(1, flow, &data(2, &two));
+    assert_eq!(net.take(), [(0, ack(2))]);
+    let name = FileName::from_wire(b"up").unwrap();
+    assert_eq!(net.files[0].open(&name).unwrap().size(), 1500);
+    // Its node dies in the middle: the client is told.
+    let flow = client(1001);
+    wrq[2] = b'v';
+    net.send(0, flow, &wrq);
+    net.send(0, flow, &data(1, &one));
+    net.take();
+    net.kill(0);
+    net.send(1, flow, &data(2, &two));
+    assert_eq!(net.take(), []);
+    net.wait(MS(3500));
+    net.send(1, flow, &data(2, &two));
+    let sent = net.take();
+    assert_eq!((sent.len(), &sent[0].1[..4]), (1, &[0, 5, 0, 0][..]));
+}
+
+#[test]
+fn a_draining_node_gives_its_transfers_away() {
+    let mut net = Net::new(2, Mode::BeforeReply);
+    let file = bytes(3000, 1);
+    net.put("a", &file);
+    let flow = client(1000);
+    net.send(0, flow, &rrq("a", &[]));
+    net.send(0, flow, &ack(1));
+    net.nodes[0].handle_draining(net.now, true);
+    net.pump();
+    net.take();
+    net.send(1, flow, &ack(2));
+    assert_eq!(net.take(), [(1, data(3, &file[1024..1536]))]);
+    assert_eq!(net.nodes[0].in_flight(), 0);
+    assert_eq!(net.nodes[1].in_flight(), 1);
+}

@@ -1,0 +1,1 @@
+//! Round trips, and whatever else comes in.
