@@ -1,5 +1,7 @@
 //! One node, and how it is driven: as the contract of the server engine says.
 
+use std::collections::BTreeSet;
+
 use super::files::Shelf;
 use super::invariants;
 use super::setting::MS;
@@ -109,8 +111,15 @@ impl World {
         let packet = Packet::parse(&inbound.bytes);
         let is_error = matches!(packet, Ok(Packet::Error { .. }));
         let is_request = matches!(packet, Ok(Packet::ReadRequest(_)));
-        if let Some(job) = inbound.job.filter(|_| is_request) {
-            self.jobs[job].asked.insert(at);
+        let is_current = |job: &usize| {
+            let visitor = &self.visitors[self.jobs[*job].client];
+            is_request && visitor.client.asks == inbound.asks
+        };
+        if let Some(job) = inbound.job.filter(is_current) {
+            let port = inbound.flow.remote.port();
+            let asked = &mut self.jobs[job].asked;
+            let (_, nodes) = asked.entry(port).or_insert((self.now, BTreeSet::new()));
+            nodes.insert(at);
         }
         self.watched = (inbound.flow.remote, 0);
         self.with_node(at, |node, now| {

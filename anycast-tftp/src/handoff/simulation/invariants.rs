@@ -123,7 +123,9 @@ fn greeted(world: &mut World, at: usize, remote: SocketAddr) {
     };
     let now = world.now;
     let job = &mut world.jobs[number];
-    if job.ports.contains(&remote.port()) && job.asked.contains(&at) {
+    if let Some((_, nodes)) = job.asked.get(&remote.port())
+        && nodes.contains(&at)
+    {
         job.greeted.get_or_insert(now);
     }
 }

@@ -1,6 +1,6 @@
 //! What clients read, and how it goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::client::Ended;
@@ -9,7 +9,9 @@ use super::invariants;
 use super::routes::show;
 use super::setting::{MS, SECOND};
 use super::world::{Event, Outbound, World};
-use crate::proto::packet::Packet;
+
+/// So much longer it takes to tell another node of a request, where messages are lost.
+const LOST_PUTS: u64 = 300 * MS;
 
 /// A client reads a file.
 #[derive(Debug)]
@@ -18,8 +20,6 @@ pub(super) struct Job {
     pub(super) file: usize,
     pub(super) ports: Range<u16>,
     pub(super) started: u64,
-    /// When it last asked for something else than before: of a probe, for the file.
-    asked_at: u64,
     asks: u32,
     /// When a node that the request had reached first said an OACK, or the client took one.
     pub(super) greeted: Option<u64>,
@@ -31,8 +31,8 @@ pub(super) struct Job {
     pub(super) crossed: BTreeSet<usize>,
     /// Of them, those in the first second.
     pub(super) crossed_early: usize,
-    /// Nodes that its request came to.
-    pub(super) asked: BTreeSet<usize>,
+    /// Nodes that its request came to from which of its ports, and when it first did.
+    pub(super) asked: BTreeMap<u16, (u64, BTreeSet<usize>)>,
     /// Versions that all that came fits.
     pub(super) candidates: Vec<usize>,
     pub(super) received: u64,
@@ -61,7 +61,6 @@ impl World {
             file,
             ports: port..port + 10,
             started: self.now,
-            asked_at: self.now,
             asks: visitor.client.asks,
             greeted: None,
             answered: None,
@@ -69,7 +68,7 @@ impl World {
             outcome: None,
             crossed: BTreeSet::new(),
             crossed_early: 0,
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             candidates: (0..self.files[file].versions.len()).collect(),
             received: 0,
             restarts: 0,
@@ -108,7 +107,6 @@ impl World {
         }
         if visitor.client.asks != job.asks {
             job.asks = visitor.client.asks;
-            job.asked_at = now;
             job.greeted = None;
             job.asked.clear();
         }
@@ -164,13 +162,17 @@ impl World {
     }
 
     /// Whether a datagram was on its way already when the client had given its port to the file
-    /// that it reads now, or when no node could have known of that yet.
+    /// that it reads now, or when its node could not yet have known of that.
     fn was_on_its_way(&self, number: usize, outbound: &Outbound) -> bool {
         let job = &self.jobs[number];
-        let is_data = matches!(Packet::parse(&outbound.bytes), Ok(Packet::Data { .. }));
-        let keeps_port = self.visitors[job.client].client.habits.keeps_port;
-        let is_early = job.greeted.is_none_or(|greeted| outbound.sent < greeted);
-        keeps_port && (outbound.sent < job.asked_at || is_data && is_early)
+        if !self.visitors[job.client].client.habits.keeps_port {
+            return false;
+        }
+        let Some((at, nodes)) = job.asked.get(&outbound.remote.port()) else {
+            return true;
+        };
+        let tells = self.round_trip() + LOST_PUTS;
+        outbound.sent < *at || !nodes.contains(&outbound.from) && outbound.sent < at + tells
     }
 
     pub(super) fn arrives_at_client(&mut self, outbound: &Outbound) {

@@ -90,11 +90,8 @@ fn guest(random: &mut Random, setting: &Setting, kind: Kind, blksize: u16) -> Gu
         twice,
         late,
     };
-    let keeps_port = match kind {
-        Kind::RaspberryPi => true,
-        Kind::TftpHpa => false,
-        _ => random.chance(250),
-    };
+    let may_keep = kind != Kind::TftpHpa && random.chance(250);
+    let keeps_port = kind.habits().keeps_port || may_keep;
     Guest {
         kind,
         options: kind.options(random, blksize),

@@ -26,7 +26,8 @@ impl Job {
 /// **The known limit**: an earlier read used the same port, and between that one's beginning and
 /// now the mesh was cut between a node that it came to and another one that it or this read came
 /// to. Then a record of the earlier read may answer for this one. And where a message and its answer
-/// take longer than a reply is held back, the reply comes before the earlier record is known.
+/// take longer than a reply is held back, or it is not held back at all, the reply comes before the
+/// earlier record is known.
 pub(super) fn is_beyond(world: &World, number: usize) -> bool {
     let job = &world.jobs[number];
     let visitor = &world.visitors[job.client];
@@ -51,7 +52,8 @@ pub(super) fn is_beyond(world: &World, number: usize) -> bool {
 /// Whether a message and its answer may take longer than a first reply waits.
 fn is_slow(world: &World) -> bool {
     let hold_wait = Fleet::new(node_name(0), Vec::new(), 0).hold_wait;
-    u128::from(world.round_trip()) >= hold_wait.as_micros()
+    world.setting.mode != Mode::BeforeReply
+        || u128::from(world.round_trip()) >= hold_wait.as_micros()
 }
 
 /// Whether a transfer has to survive, or why not.
