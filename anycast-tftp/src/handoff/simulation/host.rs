@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::files::Shelf;
 use super::invariants;
+use super::routes::show;
 use super::setting::MS;
 use super::world::{Event, World, node_name};
 use crate::handoff::{Fleet, Node};
@@ -121,6 +122,13 @@ impl World {
             let (_, nodes) = asked.entry(port).or_insert((self.now, BTreeSet::new()));
             nodes.insert(at);
         }
+        self.say(|| {
+            format!(
+                "n{at} takes {}: {}",
+                inbound.flow.remote,
+                show(&inbound.bytes)
+            )
+        });
         self.watched = (inbound.flow.remote, 0);
         self.with_node(at, |node, now| {
             node.handle_datagram(now, inbound.flow, &inbound.bytes);

@@ -7,6 +7,8 @@ use super::promise::{is_beyond, promised};
 use super::routes::{local, show};
 use super::setting::{MS, SECOND};
 use super::world::World;
+use crate::handoff::Node;
+use crate::handoff::limits::MAX_RECORDS;
 use crate::proto::Flow;
 use crate::proto::packet::Packet;
 use crate::proto::server::Transmit;
@@ -131,7 +133,13 @@ fn greeted(world: &mut World, at: usize, remote: SocketAddr) {
 }
 
 /// (d) What a node keeps is bounded.
-pub(super) const fn node(_world: &mut World, _at: usize) {}
+pub(super) fn node(world: &mut World, at: usize) {
+    let known = world.hosts[at].node.as_ref().map_or(0, Node::known);
+    let flows = world.jobs.iter().map(|job| job.ports.len()).sum::<usize>();
+    if known > MAX_RECORDS || known > flows {
+        world.breaks(|| format!("(d) n{at}: it knows {known} flows of {flows}"));
+    }
+}
 
 /// Once all clients have ended and time has passed: nothing is in flight, nobody sends anything.
 pub(super) fn all_is_forgotten(world: &mut World) {
