@@ -7,7 +7,7 @@
 //! | [`proto`] | packets, options, netascii, and the server and client engines: no socket, no clock, no runtime | |
 //! | [`store`] | where bytes come from and go to: [`store::MemoryStore`], and `FsStore` below one root | `fs` for the latter |
 //! | [`sync`] | files that are the same at every site: manifest, merge, transfer | `sync` for what touches disks and peers |
-//! | `server` | the UDP server: sockets, batching, the blocking pool | `server` |
+//! | `server` | the UDP server: sockets, batching, the blocking pool; the way to the servers of other nodes | `server`; `mesh` for the last |
 //! | `client` | the UDP client | `client` |
 //! | `health` | the `tftp` health check | `check` |
 //!

@@ -3,7 +3,7 @@
 //! **Tasks.** [`Server::run`] is the only future; it runs one task for each listen address
 //! (socket, engine, timer) and stops them all when it is dropped. Store requests that may
 //! wait for a disk run on tokio's blocking threads, at most [`MAX_OPEN_THREADS`] +
-//! [`MAX_TRANSFER_THREADS`] of them at once for each listen address; more wait their turn,
+//! [`MAX_TRANSFER_THREADS`] + [`MAX_PIN_THREADS`] of them at once for each listen address; more wait their turn,
 //! at most one for each session, and some of sessions that are gone, which cost nothing.
 //!
 //! **Cancellation.** Dropping [`Server::run`] closes the sockets and drops all transfers;
@@ -12,7 +12,12 @@
 //!
 //! **What happens when full**: each limit of [`Settings`] drops requests in silence, which
 //! clients repeat; a full socket buffer loses packets, which both sides repeat; sending stops
-//! while the socket is not writable, and nothing is queued meanwhile but one packet.
+//! while the socket is not writable, and nothing is queued meanwhile but one packet. What goes
+//! between peers: [`link`].
+//!
+//! **Other nodes.** With a [fleet](ServerConfig::with_fleet) transfers survive a route move
+//! ([`handoff`](crate::handoff)). The server does not know how its peers are reached:
+//! [`Server::peers`] are the two ends for whoever carries, over the mesh `carry` (feature `mesh`).
 //!
 //! ```no_run
 //! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
@@ -43,20 +48,24 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::handoff::Fleet;
 use crate::proto::TransferRecord;
-use crate::proto::server as engine;
 pub use crate::proto::settings::{Settings, SettingsError};
 pub use crate::proto::stats::Stats;
 use crate::store::Store;
 pub use crate::store::WritePolicy;
 
+#[cfg(feature = "mesh")]
+pub mod carry;
 mod drops;
+pub mod link;
 mod log;
 mod pool;
 mod shard;
 mod socket;
 
-pub use pool::{MAX_OPEN_THREADS, MAX_TRANSFER_THREADS};
+pub use link::{FromPeers, ToPeers};
+pub use pool::{MAX_OPEN_THREADS, MAX_PIN_THREADS, MAX_TRANSFER_THREADS};
 
 /// Receive buffer asked of the kernel for each socket, in bytes: room for the requests of a
 /// boot storm. The kernel gives at most `net.core.rmem_max`.
@@ -71,6 +80,7 @@ pub struct ServerConfig {
     listen: Vec<SocketAddr>,
     settings: Settings,
     receive_buffer: usize,
+    fleet: Option<Fleet>,
 }
 
 impl ServerConfig {
@@ -85,6 +95,7 @@ impl ServerConfig {
             listen,
             settings: Settings::default(),
             receive_buffer: DEFAULT_RECEIVE_BUFFER,
+            fleet: None,
         }
     }
 
@@ -99,6 +110,15 @@ impl ServerConfig {
     #[must_use]
     pub const fn with_receive_buffer(mut self, bytes: usize) -> Self {
         self.receive_buffer = bytes;
+        self
+    }
+
+    /// Transfers go on at the other nodes of this fleet, whose servers listen on the same
+    /// addresses. Default: none, and a transfer ends with its node. Messages go by
+    /// [`Server::peers`].
+    #[must_use]
+    pub fn with_fleet(mut self, fleet: Fleet) -> Self {
+        self.fleet = Some(fleet);
         self
     }
 
@@ -209,6 +229,16 @@ pub struct IoStats {
     /// Datagrams that the kernel dropped because the receive buffer was full, as it was at
     /// most [`DROPS_EVERY`] ago.
     pub kernel_drops: u64,
+    /// Messages that came from peers.
+    pub peer_received: u64,
+    /// Of them: for no listen address here. Dropped.
+    pub peer_unmatched: u64,
+    /// Of them: dropped because [`link::ARRIVALS`] waited.
+    pub peer_overflow: u64,
+    /// Messages handed out for peers.
+    pub peer_sent: u64,
+    /// Messages that were dropped because [`link::DEPARTURES`] waited, or that could not be sent.
+    pub peer_unsent: u64,
 }
 
 /// A snapshot of all counters of a server.
@@ -230,6 +260,11 @@ impl ServerStats {
             unsegmented,
             store_waits,
             kernel_drops,
+            peer_received,
+            peer_unmatched,
+            peer_overflow,
+            peer_sent,
+            peer_unsent,
         } = self.io;
         self.engine.iter().chain([
             ("send_errors", send_errors),
@@ -237,6 +272,11 @@ impl ServerStats {
             ("unsegmented", unsegmented),
             ("store_waits", store_waits),
             ("kernel_drops", kernel_drops),
+            ("peer_received", peer_received),
+            ("peer_unmatched", peer_unmatched),
+            ("peer_overflow", peer_overflow),
+            ("peer_sent", peer_sent),
+            ("peer_unsent", peer_unsent),
         ])
     }
 }
@@ -253,12 +293,15 @@ struct Active {
 struct Shared {
     active: watch::Sender<Arc<Active>>,
     stop: watch::Sender<bool>,
+    draining: watch::Sender<bool>,
     /// Transfers in flight, of each task.
     in_flight: watch::Sender<Vec<usize>>,
     /// Counters, of each task.
     stats: Mutex<Vec<ServerStats>>,
     /// What the kernel dropped, of each socket.
     drops: Mutex<Vec<u64>>,
+    /// What went between peers.
+    counted: link::Counted,
 }
 
 type Hear = dyn Fn(&TransferRecord) + Send + Sync;
@@ -280,6 +323,9 @@ pub struct Server {
     sockets: Vec<socket::Bound>,
     shared: Arc<Shared>,
     observer: Observer,
+    /// Of each socket, where there is a fleet.
+    links: Vec<link::Ours>,
+    peers: Option<(FromPeers, ToPeers)>,
 }
 
 impl Server {
@@ -300,14 +346,24 @@ impl Server {
                 settings: config.settings,
             })),
             stop: watch::Sender::new(false),
+            draining: watch::Sender::new(false),
             in_flight: watch::Sender::new(vec![0; sockets.len()]),
             stats: Mutex::new(vec![ServerStats::default(); sockets.len()]),
             drops: Mutex::new(vec![0; sockets.len()]),
+            counted: link::Counted::default(),
         };
+        let shared = Arc::new(shared);
+        let addresses: Vec<_> = sockets.iter().map(socket::Bound::address).collect();
+        let fleet = config.fleet.as_ref();
+        let (links, peers) = fleet
+            .map(|fleet| link::link(&shared, fleet, &addresses))
+            .unzip();
         Ok(Self {
             sockets,
-            shared: Arc::new(shared),
+            shared,
             observer: Observer::default(),
+            links: links.unwrap_or_default(),
+            peers,
         })
     }
 
@@ -320,6 +376,13 @@ impl Server {
     ) -> Self {
         self.observer = Observer(Some(Arc::new(observer)));
         self
+    }
+
+    /// The two ends of the way to the peers, for whoever carries messages. `None` without a
+    /// [fleet](ServerConfig::with_fleet), and when they have been taken. If nobody takes them,
+    /// peers are down for ever.
+    pub fn peers(&mut self) -> Option<(FromPeers, ToPeers)> {
+        self.peers.take()
     }
 
     /// A handle to watch and steer the server. It may outlive it.
@@ -343,11 +406,13 @@ impl Server {
     pub async fn run(self) -> Result<(), RunError> {
         let mut tasks = JoinSet::new();
         let watch = drops::watch(&self.sockets, Arc::clone(&self.shared));
+        let mut links = self.links.into_iter();
         for (index, bound) in self.sockets.into_iter().enumerate() {
             let address = bound.address();
             let shard = shard::Shard::new(
                 index,
                 bound,
+                links.next(),
                 Arc::clone(&self.shared),
                 self.observer.clone(),
             )
@@ -400,6 +465,8 @@ impl ServerHandle {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         sum.io.kernel_drops = drops.iter().sum();
+        drop(drops);
+        self.shared.counted.fill(&mut sum.io);
         sum
     }
 
@@ -431,6 +498,16 @@ impl ServerHandle {
             .active
             .send_replace(Arc::new(Active { store, settings }));
         Ok(())
+    }
+
+    /// Whether clients are being led elsewhere: then peers take transfers over as their clients come
+    /// to them. Nothing else changes: new requests are served. Without a fleet it has no effect.
+    pub fn set_draining(&self, is_draining: bool) {
+        self.shared.draining.send_if_modified(|was| {
+            let is_new = *was != is_draining;
+            *was = is_draining;
+            is_new
+        });
     }
 
     /// Stops the server at once. Repeating it is harmless. To finish what runs, wait for

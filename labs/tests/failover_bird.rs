@@ -38,6 +38,11 @@ fn failing_check_demotes_a_node_that_goes_on_serving() {
 }
 
 #[test]
+fn nobody_hears_of_a_closed_port_while_a_daemon_starts_and_stops() {
+    isolated_with(service::build, || failover::nobody_is_refused(Kind::Bird));
+}
+
+#[test]
 fn withdrawal_is_counted() {
     let remove = ["disable anycast_floor4", "disable anycast_floor6"];
     isolated(|| failover::withdrawal_is_counted(Kind::Bird, &remove));

@@ -38,6 +38,11 @@ fn failing_check_demotes_a_node_that_goes_on_serving() {
 }
 
 #[test]
+fn nobody_hears_of_a_closed_port_while_a_daemon_starts_and_stops() {
+    isolated_with(service::build, || failover::nobody_is_refused(Kind::Frr));
+}
+
+#[test]
 fn withdrawal_is_counted() {
     let remove = [
         "configure terminal\nrouter bgp 65000\naddress-family ipv4 unicast\nno network 192.0.2.69/32",

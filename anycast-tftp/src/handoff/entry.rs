@@ -7,6 +7,7 @@ use super::limits::{AHEAD, HINT_LIFE, HINT_MARGIN};
 use super::record::{NodeId, Record, Tenure};
 use super::wire::Standing;
 use crate::proto::rtt::INITIAL_RTO;
+use crate::proto::transfer::elsewhere;
 
 /// While it is younger than this and nothing is acknowledged, the same request gets the same bytes.
 pub(super) const YOUNG: Duration = Duration::from_secs(5);
@@ -126,6 +127,11 @@ pub(super) struct Answering {
     pub(super) noticed: Option<Instant>,
     /// When a request was last answered here with the first bytes.
     pub(super) repeated: Option<Instant>,
+    /// What the owner is known to know.
+    pub(super) owner_knows: (u64, bool),
+    /// When it is told again.
+    pub(super) next_notice: Option<Instant>,
+    pub(super) notices: u32,
 }
 
 /// The end of a transfer, and who has not said yet that it is known.
@@ -260,6 +266,18 @@ impl Entry {
     pub(super) fn rto(&self) -> Duration {
         let timeout = self.record.timeout.unwrap_or(0);
         INITIAL_RTO.max(Duration::from_secs(timeout.into()))
+    }
+
+    /// The owner knows less of the client than this node does.
+    pub(super) fn has_news_for_owner(&self) -> bool {
+        self.acked > self.answering.owner_knows.0
+            || (self.is_greeted && !self.answering.owner_knows.1)
+    }
+
+    /// Whether an ACK is of a block that the client can have by now, as far as is known here.
+    pub(super) fn is_plausible(&self, block: u64) -> bool {
+        let most = elsewhere(self.acked, self.record.windowsize);
+        block <= self.acked.saturating_add(most)
     }
 
     /// What a number on the wire acknowledges; None: it is old, or uncertain.

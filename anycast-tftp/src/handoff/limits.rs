@@ -23,6 +23,8 @@ pub const HEIR_AFTER: Duration = Duration::from_secs(3);
 pub const HEIR_PROBES: u8 = 3;
 /// A cut-off owner sends again of its own accord for so long after the client's last packet.
 pub const ALONE_AFTER: Duration = Duration::from_secs(3);
+/// Afterwards it sends one block at a time, until it has sent so many times since then and before.
+pub const ALONE_RESENDS: u8 = 6;
 /// A node that did not run for so long trusts nothing of its own.
 pub const PAUSE: Duration = Duration::from_secs(1);
 /// How long a packet of an unknown flow is kept.

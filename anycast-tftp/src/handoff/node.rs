@@ -94,7 +94,7 @@ impl State {
         let Some(entry) = self.entries.get_mut(flow) else {
             return;
         };
-        let due = next_due(now, entry, &self.nodes);
+        let due = next_due(now, flow, entry, &self.nodes);
         if entry.due != Some(due) {
             if let Some(old) = entry.due.replace(due) {
                 self.timers.remove(&(old, *flow));
@@ -105,7 +105,7 @@ impl State {
 }
 
 /// When there is something to do about a flow.
-fn next_due(now: Instant, entry: &Entry, nodes: &Nodes) -> Instant {
+fn next_due(now: Instant, flow: &Flow, entry: &Entry, nodes: &Nodes) -> Instant {
     let mut due = entry.heard.max(entry.owner_said) + RECORD_LIFE;
     if let Some(over) = &entry.over {
         due = over.at + TOMBSTONE_LIFE;
@@ -120,7 +120,11 @@ fn next_due(now: Instant, entry: &Entry, nodes: &Nodes) -> Instant {
     match &entry.own {
         Some(own) => due = due.min(own::due(now, entry, own, nodes)),
         None => {
-            if let Some(at) = own::inherits_at(entry, nodes) {
+            let notice = entry.answering.next_notice;
+            for at in own::inherits_at(flow, entry, nodes)
+                .into_iter()
+                .chain(notice)
+            {
                 due = due.min(at);
             }
         }
@@ -199,9 +203,15 @@ impl Node {
             return;
         };
         let is_request = matches!(packet, Packet::ReadRequest(_) | Packet::WriteRequest(_));
+        if is_request {
+            // What is kept came before it.
+            state.strangers.forget(&flow);
+        }
         if is_request && self.repeats_shared(now, flow, datagram) {
             self.server.stats_mut().repeated_requests += 1;
-        } else if !self.server.handle_packet(now, flow, datagram, packet) {
+        } else if !self.is_certain(&flow, &packet)
+            || !self.server.handle_packet(now, flow, datagram, packet)
+        {
             self.stranger(now, flow, datagram);
         }
         self.settle(now);

@@ -1,7 +1,8 @@
 //! Store requests on blocking threads, a bounded number at once.
 //!
-//! Two lanes: opening files, and reading and writing those that are open. A folder that hangs
-//! fills the first lane at most, and transfers that run go on. A thread takes the next request
+//! Three lanes: opening files, reading and writing those that are open, and opening contents of
+//! transfers that other nodes began, which may wait for a peer. A folder that hangs fills the first
+//! lane at most, and transfers that run go on; peers that hang fill the last at most. A thread takes the next request
 //! of its lane by itself, so that none waits for the task of the socket.
 //!
 //! Dropping the pool forgets the requests that wait; a thread ends with the one it is at.
@@ -24,6 +25,10 @@ pub const MAX_OPEN_THREADS: usize = 16;
 /// Most threads of one listen address that read and write open files. When all hang,
 /// transfers that need the disk wait; those whose bytes are in memory do not.
 pub const MAX_TRANSFER_THREADS: usize = 32;
+
+/// Most threads of one listen address that open what is pinned. When all hang, transfers that other
+/// nodes began wait for their content.
+pub const MAX_PIN_THREADS: usize = 8;
 
 /// Beyond so many files that are being opened the socket lets the threads catch up before it
 /// takes more datagrams.
@@ -91,8 +96,9 @@ impl Lane {
 pub(super) struct Pool {
     open: Arc<Lane>,
     transfer: Arc<Lane>,
-    /// As many as there are requests: at most one for each session, and opens up to
-    /// their limit.
+    pin: Arc<Lane>,
+    /// As many as there are requests: at most one for each session, opens up to their limit, and
+    /// pins up to [`MAX_CONTENTS`](crate::handoff::limits::MAX_CONTENTS).
     replies: UnboundedReceiver<StoreReply>,
     sender: UnboundedSender<StoreReply>,
     /// The store was waited for in vain.
@@ -102,7 +108,7 @@ pub(super) struct Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        for lane in [&self.open, &self.transfer] {
+        for lane in [&self.open, &self.transfer, &self.pin] {
             let waiting = std::mem::take(&mut lane.lock().waiting);
             drop(waiting);
         }
@@ -115,6 +121,7 @@ impl Pool {
         Self {
             open: Lane::new(MAX_OPEN_THREADS),
             transfer: Lane::new(MAX_TRANSFER_THREADS),
+            pin: Lane::new(MAX_PIN_THREADS),
             replies,
             sender,
             is_slow: false,
@@ -125,9 +132,8 @@ impl Pool {
     /// Runs a request as soon as a thread is free.
     pub(super) fn run(&mut self, request: StoreRequest, store: &Arc<dyn Store>) {
         let lane = match &request {
-            StoreRequest::Open { .. } | StoreRequest::Create { .. } | StoreRequest::Pin { .. } => {
-                &self.open
-            }
+            StoreRequest::Open { .. } | StoreRequest::Create { .. } => &self.open,
+            StoreRequest::Pin { .. } => &self.pin,
             StoreRequest::Load { .. }
             | StoreRequest::Write { .. }
             | StoreRequest::Discard { .. }
@@ -190,7 +196,12 @@ fn run(request: StoreRequest, store: &dyn Store) -> Option<StoreReply> {
     let id = request.id();
     let pinned = match &request {
         StoreRequest::Pin { content } => Some(*content),
-        _ => None,
+        StoreRequest::Open { .. }
+        | StoreRequest::Create { .. }
+        | StoreRequest::Load { .. }
+        | StoreRequest::Write { .. }
+        | StoreRequest::Discard { .. }
+        | StoreRequest::Close { .. } => None,
     };
     let caught = catch_unwind(AssertUnwindSafe(|| request.run(store)));
     caught.unwrap_or_else(|_| {

@@ -1,17 +1,21 @@
-//! The task of one listen address: one socket, one engine.
+//! The task of one listen address: one socket, one engine, one end of the way to its peers.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use anycast_core::NodeName;
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
+use super::link::Ours;
 use super::log::Log;
 use super::pool::Pool;
 use super::socket::{Bound, Inbox, ServerSocket};
-use super::{Active, IoStats, Observer, ServerStats, Shared, engine};
+use super::{Active, IoStats, Observer, ServerStats, Shared};
+use crate::handoff::Node;
 use crate::proto::server::{MAX_TRANSMIT, Transmit};
 
 /// Most batches that are received before timers, stores and other tasks get their turn.
@@ -30,10 +34,13 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub(super) struct Shard {
     index: usize,
     socket: ServerSocket,
-    engine: engine::Server,
+    engine: Node,
+    /// Without a fleet there is none.
+    link: Option<Ours>,
     pool: Pool,
     active: watch::Receiver<Arc<Active>>,
     stop: watch::Receiver<bool>,
+    draining: watch::Receiver<bool>,
     current: Arc<Active>,
     shared: Arc<Shared>,
     observer: Observer,
@@ -41,6 +48,8 @@ pub(super) struct Shard {
     outbox: Outbox,
     io: IoStats,
     log: Log,
+    /// Transfers in flight, as they were last told.
+    told: usize,
     /// Sending was interrupted in favour of others.
     has_more: bool,
 }
@@ -66,20 +75,26 @@ impl Shard {
     pub(super) fn new(
         index: usize,
         bound: Bound,
+        link: Option<Ours>,
         shared: Arc<Shared>,
         observer: Observer,
     ) -> io::Result<Self> {
         let socket = ServerSocket::new(bound)?;
         let mut active = shared.active.subscribe();
         let current = Arc::clone(&active.borrow_and_update());
-        let engine = engine::Server::new(current.settings.clone()).map_err(io::Error::other)?;
+        let fleet = link.as_ref().map(|link| link.fleet().clone());
+        let engine = Node::new(Instant::now(), current.settings.clone(), fleet);
+        let mut draining = shared.draining.subscribe();
+        draining.mark_changed();
         Ok(Self {
             index,
             socket,
-            engine,
+            engine: engine.map_err(io::Error::other)?,
+            link,
             pool: Pool::new(),
             active,
             stop: shared.stop.subscribe(),
+            draining,
             current,
             shared,
             observer,
@@ -90,6 +105,7 @@ impl Shard {
             },
             io: IoStats::default(),
             log: Log::default(),
+            told: 0,
             has_more: false,
         })
     }
@@ -129,10 +145,17 @@ impl Shard {
                 self.engine.handle_store_reply(Instant::now(), reply);
                 self.take_replies();
             }
+            arrived = arrival(&mut self.link) => self.take_arrivals(arrived),
             () = sleep.as_mut() => self.engine.handle_timeout(Instant::now()),
             changed = self.active.changed() => {
                 if changed.is_ok() {
                     reload(&mut self.active, &mut self.engine, &mut self.current);
+                }
+            }
+            changed = self.draining.changed() => {
+                if changed.is_ok() {
+                    let is_draining = *self.draining.borrow_and_update();
+                    self.engine.handle_draining(Instant::now(), is_draining);
                 }
             }
             _ = self.stop.changed() => {}
@@ -158,6 +181,7 @@ impl Shard {
                 Err(error) => return self.receive_failed(&error).await,
             }
             self.take_replies();
+            self.take_arrivals(None);
             if let Some(deadline) = self.pool.catch_up(Instant::now()) {
                 self.catch_up(deadline).await;
             }
@@ -188,6 +212,13 @@ impl Shard {
         }
     }
 
+    /// Takes in what peers have said by now: requests must not come faster than what is heard of them.
+    fn take_arrivals(&mut self, first: Option<(NodeName, Bytes)>) {
+        if let Some(link) = &mut self.link {
+            link.tell(&mut self.engine, first);
+        }
+    }
+
     async fn receive_failed(&mut self, error: &io::Error) {
         self.io.receive_errors += 1;
         tracing::debug!(address = %self.socket.address(), %error, "cannot receive");
@@ -197,6 +228,8 @@ impl Shard {
     /// Hands out what the engine wants done, as far as the socket takes it.
     fn flush(&mut self) {
         self.has_more = false;
+        // Who has been answered is in flight, also for those who ask at once.
+        self.publish_in_flight();
         self.hand_out();
         for _ in 0..MAX_TRANSMITS {
             if !self.send_pending() {
@@ -225,6 +258,9 @@ impl Shard {
     fn hand_out(&mut self) {
         while let Some(request) = self.engine.poll_store_request() {
             self.pool.run(request, &self.current.store);
+        }
+        if let Some(link) = &self.link {
+            link.hand_out(&mut self.engine);
         }
         while let Some(record) = self.engine.poll_event() {
             if let Observer(Some(observer)) = &self.observer {
@@ -281,7 +317,7 @@ impl Shard {
         true
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let stats = ServerStats {
             engine: *self.engine.stats(),
             io: IoStats {
@@ -298,30 +334,39 @@ impl Shard {
             *slot = stats;
         }
         drop(all);
-        self.publish_in_flight(self.engine.in_flight());
+        self.publish_in_flight();
     }
 
-    fn publish_in_flight(&self, count: usize) {
-        self.shared.in_flight.send_if_modified(|all| {
-            let Some(slot) = all.get_mut(self.index).filter(|slot| **slot != count) else {
-                return false;
-            };
-            *slot = count;
-            true
+    fn publish_in_flight(&mut self) {
+        self.tell_in_flight(self.engine.in_flight());
+    }
+
+    fn tell_in_flight(&mut self, count: usize) {
+        if std::mem::replace(&mut self.told, count) == count {
+            return;
+        }
+        self.shared.in_flight.send_modify(|all| {
+            if let Some(slot) = all.get_mut(self.index) {
+                *slot = count;
+            }
         });
     }
 
-    fn publish_stopped(&self) {
+    fn publish_stopped(&mut self) {
         self.publish();
-        self.publish_in_flight(0);
+        self.tell_in_flight(0);
     }
 }
 
-fn reload(
-    active: &mut watch::Receiver<Arc<Active>>,
-    engine: &mut engine::Server,
-    current: &mut Arc<Active>,
-) {
+/// Something of the peers. Waits for ever where there are none. Cancel-safe.
+async fn arrival(link: &mut Option<Ours>) -> Option<(NodeName, Bytes)> {
+    match link {
+        Some(link) => link.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn reload(active: &mut watch::Receiver<Arc<Active>>, engine: &mut Node, current: &mut Arc<Active>) {
     let new = Arc::clone(&active.borrow_and_update());
     match engine.handle_settings(new.settings.clone()) {
         Ok(()) => *current = new,

@@ -78,7 +78,7 @@ impl FsStore {
 #[cfg(feature = "sync")]
 impl FsStore {
     /// A file that somebody else has opened, as a content of this store.
-    pub(crate) fn adopt(&self, file: File) -> Result<Arc<dyn Content>, OpenError> {
+    pub(crate) fn adopt(&self, file: File) -> Result<Arc<FsContent>, OpenError> {
         let metadata = file.metadata().map_err(OpenError::Io)?;
         let version = Version::of(&metadata);
         if let Some(content) = self.shared.find(&version) {
@@ -88,8 +88,9 @@ impl FsStore {
     }
 }
 
-impl Store for FsStore {
-    fn open(&self, name: &FileName) -> Result<Arc<dyn Content>, OpenError> {
+impl FsStore {
+    /// As [`Store::open`], with the file behind it.
+    pub(crate) fn open_file(&self, name: &FileName) -> Result<Arc<FsContent>, OpenError> {
         // Looking first keeps devices from being opened at all; the check on the open file
         // below is the one that counts.
         let found = self.root.metadata(name.as_str()).map_err(open_error)?;
@@ -116,6 +117,12 @@ impl Store for FsStore {
         }
         let version = Version::of(&metadata);
         Ok(shared::Shared::insert(&self.shared, file, version))
+    }
+}
+
+impl Store for FsStore {
+    fn open(&self, name: &FileName) -> Result<Arc<dyn Content>, OpenError> {
+        Ok(self.open_file(name)?)
     }
 
     fn create(&self, name: &FileName, policy: WritePolicy) -> Result<Box<dyn Upload>, CreateError> {
@@ -203,8 +210,9 @@ impl Version {
     }
 }
 
+/// An open file of a folder.
 #[derive(Debug)]
-struct FsContent {
+pub(crate) struct FsContent {
     file: File,
     version: Version,
     /// Cleared when the file system cannot say whether a read would wait (tmpfs, NFS, FUSE):
@@ -216,6 +224,24 @@ struct FsContent {
 impl Drop for FsContent {
     fn drop(&mut self) {
         self.shared.forget(&self.version);
+    }
+}
+
+#[cfg(feature = "sync")]
+impl FsContent {
+    /// The open file.
+    pub(crate) const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether it is still the version that was opened.
+    pub(crate) fn check(&self) -> Result<(), ReadError> {
+        self.check_end(self.version.size, 0)
+    }
+
+    /// As above, without asking a disk or a server.
+    pub(crate) fn check_cached(&self) -> Result<(), ReadError> {
+        self.check_end_cached(self.version.size, 0)
     }
 }
 

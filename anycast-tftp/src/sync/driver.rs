@@ -56,6 +56,7 @@ mod ask;
 mod bucket;
 mod fetch;
 mod follow;
+mod identified;
 mod look;
 mod serve;
 mod status;
@@ -188,6 +189,8 @@ pub(super) struct Shared {
     looks: Mutex<BTreeSet<String>>,
     /// Files that were being written.
     busy: Mutex<BTreeSet<String>>,
+    /// Files that are to be hashed once more, when their times tell.
+    doubtful: Mutex<BTreeSet<String>>,
     /// What the folder has that cannot be synced: each, how many links, how many more.
     unsynced: Mutex<(Vec<String>, usize, usize)>,
     rescan_time: Mutex<Option<Duration>>,
@@ -311,6 +314,7 @@ impl FileSync {
             look: Notify::new(),
             looks: Mutex::default(),
             busy: Mutex::default(),
+            doubtful: Mutex::default(),
             unsynced: Mutex::default(),
             rescan_time: Mutex::default(),
             follows: follows.collect(),

@@ -42,6 +42,7 @@ mod batch;
 mod cache;
 mod disk;
 mod hashing;
+mod identify;
 mod install;
 pub mod log;
 mod objects;
@@ -52,6 +53,7 @@ mod scan;
 mod stage;
 mod watch;
 
+pub use identify::{DOUBT, SMALL};
 pub use install::{InstallError, Prepared, Put, Removal};
 pub use objects::{Held, ObjectError, Swept};
 pub use report::{

@@ -15,6 +15,7 @@
 
 mod contents;
 mod folder;
+mod identity;
 mod nodes;
 mod pages;
 mod restart;

@@ -14,7 +14,8 @@
 //!             secret_key_file, credentials, ca, interval: see `sync/bucket.rs`
 //! [tftp]      root, port, writes, mtu, max_blksize, max_windowsize, block_wrap,
 //!             max_sessions, max_sessions_per_prefix, max_upload, max_uploads,
-//!             max_upload_total, drain_timeout
+//!             max_upload_total, drain_timeout, handoff, hold_wait: see `handoff.rs` for the
+//!             last two
 //! ```
 //!
 //! Reading a file touches nothing: no socket is bound and no address is set.
@@ -40,6 +41,7 @@ use anycast_tftp::proto::transfer::Rollover;
 use anycast_tftp::store::{FileName, FsStore, WritePolicy};
 use serde::Deserialize;
 
+use crate::handoff::{HandoffConfig, HandoffKey};
 use crate::sync::{SyncConfig, SyncTable};
 
 /// Default of `[tftp] drain_timeout`.
@@ -82,6 +84,8 @@ struct TftpTable {
     max_uploads: Option<u32>,
     max_upload_total: Option<u64>,
     drain_timeout: Option<Period>,
+    handoff: Option<HandoffKey>,
+    hold_wait: Option<Period>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -106,6 +110,8 @@ pub(crate) struct Config {
     pub(crate) mesh: Option<MeshTable>,
     /// Without it the files are the operator's to copy. Not without `mesh` or a bucket.
     pub(crate) sync: Option<SyncConfig>,
+    /// Without it a transfer ends with its node. Not without `mesh` and `sync`.
+    pub(crate) handoff: Option<HandoffConfig>,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) tftp: Settings,
     pub(crate) root: PathBuf,
@@ -160,6 +166,8 @@ impl Config {
             return Err(invalid(path, "[node] state_dir", reason));
         }
         let sync = mesh_and_sync(path, &file, &identity)?;
+        let keys = (file.tftp.handoff, file.tftp.hold_wait);
+        let handoff = HandoffConfig::resolve(path, keys, file.mesh.as_ref(), sync.is_some())?;
         Ok(Self {
             policy: file.service.policy(path)?,
             on_stop: file.service.on_stop(path)?,
@@ -168,6 +176,7 @@ impl Config {
             root: file.tftp.root,
             mesh: file.mesh,
             sync,
+            handoff,
             node: file.node,
             identity,
             checks,
@@ -206,6 +215,10 @@ impl Config {
             (self.announce != new.announce, "[announce]"),
             (self.mesh != new.mesh, "[mesh]"),
             (self.sync != new.sync, "[sync]"),
+            (
+                self.handoff != new.handoff,
+                "[tftp] handoff or [tftp] hold_wait",
+            ),
             (
                 self.sync.is_some() && self.root != new.root,
                 "[tftp] root of a folder with [sync]",

@@ -9,6 +9,10 @@
 //! restart can change, is reported in one line and the old configuration stays in force,
 //! whole.
 //!
+//! **Other nodes** go on with transfers that began here, and this one with theirs, where there is
+//! `[tftp] handoff`. They are told when clients are led elsewhere, by an order or a stop, and take
+//! transfers over as their clients come to them.
+//!
 //! **SIGTERM, SIGINT**: `on_stop` is carried out (a demotion by default); the server goes on
 //! serving while the routes converge (5 s) and until transfers in flight are done, at most
 //! `drain_timeout`; then it stops. With `on_stop = "keep"` clients still come, so nothing is
@@ -39,6 +43,7 @@ use anycast_daemon::announce::{Announce, CannotAnnounce};
 use anycast_daemon::mesh::{CannotMesh, warn_about_consent};
 use anycast_daemon::signals::{Signals, Wake};
 use anycast_tftp::proto::{Direction, TransferRecord};
+use anycast_tftp::server::carry::{Carrier, carry};
 use anycast_tftp::server::{BindError, RunError, Server, ServerConfig, ServerHandle};
 use anycast_tftp::store::Store;
 use anycast_tftp::sync::driver::{FileSync, StartError};
@@ -47,6 +52,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::handoff::Following;
 use crate::sync::Shown;
 
 /// Client networks that `/status` shows.
@@ -92,9 +98,8 @@ pub(crate) async fn run(
     // Dropped at the end of this function: peers hear of this node until it serves no more.
     let mesh = mesh.transpose()?;
     let sync = sync(&config, mesh.as_ref()).await?;
-    let server_config = ServerConfig::new(config.listen.clone()).with_settings(config.tftp.clone());
     let catchment = Arc::new(Mutex::new(Catchment::new(Instant::now())));
-    let server = Server::bind(server_config, store(&config, sync.as_ref()))?;
+    let (server, _carrier) = bind(&config, store(&config, sync.as_ref()), mesh.as_ref())?;
     let server = server.with_observer(count_clients(&catchment));
     let tftp = server.handle();
     for address in &config.listen {
@@ -167,6 +172,22 @@ pub(crate) async fn run(
     }
 }
 
+/// Binds the service addresses; peers hear of what is served there, where that is configured.
+fn bind(
+    config: &Config,
+    store: Arc<dyn Store>,
+    mesh: Option<&Mesh>,
+) -> Result<(Server, Option<Carrier>), BindError> {
+    let mut server = ServerConfig::new(config.listen.clone()).with_settings(config.tftp.clone());
+    if let Some(handoff) = &config.handoff {
+        server = server.with_fleet(handoff.fleet(&config.node, config.mesh.as_ref()));
+    }
+    let mut server = Server::bind(server, store)?;
+    let ends = server.peers().zip(mesh);
+    let carrier = ends.map(|(ends, mesh)| carry(&mesh.handle(), ends));
+    Ok((server, carrier))
+}
+
 /// Begins to sync the files, where that is configured.
 async fn sync(config: &Config, mesh: Option<&Mesh>) -> Result<Option<Arc<FileSync>>, DaemonError> {
     let Some(sync) = &config.sync else {
@@ -226,10 +247,13 @@ async fn live(
     signals: &mut Signals,
 ) -> Result<(), DaemonError> {
     let steering = node.handle();
+    let mut following = Following::new(&steering, &config.identity.service, tftp);
     loop {
         let wake = tokio::select! {
             wake = signals.next() => wake,
+            () = following.next() => continue,
             service = steering.failed() => {
+                tftp.set_draining(true);
                 node.stop_with(OnStop::Demote).await;
                 if config.announce != Announce::Nothing {
                     tokio::time::sleep(CONVERGE).await; // nobody is left to follow the drain
@@ -356,6 +380,7 @@ async fn reload(
 /// Carries `on_stop` out, and with it the drain.
 async fn stop(config: &Config, node: Node, tftp: &ServerHandle) {
     tracing::info!(on_stop = ?config.on_stop, "stopping");
+    tftp.set_draining(true);
     node.stop().await;
     if matches!(config.on_stop, OnStop::Keep(_)) {
         tracing::info!(

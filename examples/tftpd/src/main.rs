@@ -6,6 +6,7 @@
 
 mod config;
 mod daemon;
+mod handoff;
 mod sync;
 
 use std::path::{Path, PathBuf};

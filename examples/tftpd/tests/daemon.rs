@@ -286,6 +286,19 @@ fn a_bad_configuration_is_one_line_and_a_failure() {
     site.refused(&useless, &["[announce] dead_man", "remove it"]);
     let wrap = with("drain_timeout = \"20s\"", "block_wrap = 2");
     site.refused(&wrap, &["[tftp] block_wrap", "0 or by 1"]);
+    let alone = with("drain_timeout = \"20s\"", "handoff = \"before-reply\"");
+    site.refused(&alone, &["[tftp] handoff", "needs [mesh]", "remove this"]);
+    let patient = with("drain_timeout = \"20s\"", "hold_wait = \"1s\"");
+    site.refused(&patient, &["[tftp] hold_wait", "no effect", "remove it"]);
+    let never = with("drain_timeout = \"20s\"", "handoff = \"never\"");
+    site.refused(
+        &never,
+        &[
+            "tftpd.toml:15:11:",
+            "unknown variant `never`",
+            "before-reply",
+        ],
+    );
     let window = with("drain_timeout = \"20s\"", "max_windowsize = 0");
     site.refused(&window, &["[tftp]", "max_windowsize"]);
 }

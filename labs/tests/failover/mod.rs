@@ -4,9 +4,10 @@
 //! Both address families are watched in every scenario. Times are printed, and
 //! bounded only so that a route which does not move fails: machines are noisy.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -302,6 +303,106 @@ impl Drop for Set<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// Packets of no transfer to both service addresses, until it is dropped: a listener is silent, and
+/// where there is none the kernel says so.
+struct Knocker {
+    is_over: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Knocker {
+    fn start(lab: &Lab) -> Self {
+        let bind = || {
+            SERVICE.map(|service| {
+                let any = if service.is_ipv4() {
+                    "0.0.0.0:0"
+                } else {
+                    "[::]:0"
+                };
+                (UdpSocket::bind(any).unwrap(), service)
+            })
+        };
+        let sockets = lab.client.enter(bind).unwrap();
+        let knocker = Self {
+            is_over: Arc::default(),
+            sent: Arc::default(),
+        };
+        let (is_over, sent) = (Arc::clone(&knocker.is_over), Arc::clone(&knocker.sent));
+        thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                for (socket, service) in &sockets {
+                    // ACK 9. It fails where there is no route, or for what came of the last one.
+                    let is_sent = socket.send_to(&[0, 4, 0, 9], (*service, 69)).is_ok();
+                    sent.fetch_add(u64::from(is_sent), Ordering::Relaxed);
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        knocker
+    }
+}
+
+impl Drop for Knocker {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// How often the router has passed on that a port is closed.
+fn refusals(lab: &Lab) -> u64 {
+    let hub = lab.router.namespace();
+    let said = hub.run("nft list counters table inet refusals").unwrap();
+    let counts = said.split("packets ").skip(1);
+    let count = |rest: &str| rest.split(' ').next()?.parse::<u64>().ok();
+    counts.map(|rest| count(rest).unwrap()).sum()
+}
+
+/// A listener is there before a site is preferred, and until nobody comes any more: while site a
+/// is started, stopped and started again no client hears that a port is closed, which would end its
+/// transfer.
+pub(crate) fn nobody_is_refused(kind: Kind) {
+    let files: [(&str, &[u8]); 1] = [(HEALTH_FILE, b"well\n")];
+    let mut lab = Lab::build(kind, kind, &files).unwrap();
+    let count = "icmp type destination-unreachable icmp code port-unreachable counter name four\n\
+                 icmpv6 type destination-unreachable icmpv6 code port-unreachable counter name six";
+    let table = format!(
+        "table inet refusals {{\ncounter four {{ }}\ncounter six {{ }}\n\
+         chain seen {{ type filter hook forward priority 0;\n{count}\n}}\n}}\n"
+    );
+    lab.router.namespace().nft(&table).unwrap();
+    let knocker = Knocker::start(&lab);
+    lab.sites[B].start().unwrap();
+    for service in SERVICE {
+        await_best(&lab, B, service, BOOST);
+    }
+    let before = refusals(&lab);
+    lab.sites[A].start().unwrap();
+    for service in SERVICE {
+        await_best(&lab, A, service, BOOST);
+    }
+    let daemon = lab.sites[A].tftpd.process().unwrap();
+    daemon.signal(Signal::SIGTERM).unwrap();
+    for service in SERVICE {
+        await_best(&lab, B, service, BOOST);
+    }
+    eventually(PATIENCE, "the daemon to end", || {
+        let daemon = lab.sites[A].tftpd.process().unwrap();
+        daemon.has_ended().unwrap().is_some()
+    })
+    .unwrap();
+    let sent = knocker.sent.load(Ordering::Relaxed);
+    thread::sleep(Duration::from_secs(1));
+    lab.sites[A].start().unwrap();
+    for service in SERVICE {
+        await_best(&lab, A, service, BOOST);
+    }
+    assert!(knocker.sent.load(Ordering::Relaxed) > sent);
+    assert_eq!(refusals(&lab), before, "after {sent} packets");
+    // Killed, it leaves no listener for as long as the boost lasts: the count sees that.
+    lab.sites[A].tftpd.process().unwrap().kill().unwrap();
+    eventually(PATIENCE, "a refusal", || refusals(&lab) > before).unwrap();
 }
 
 /// Site a loses its floor by an operator's hand: the count of withdrawals,

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Node;
+use crate::handoff::entry::Holder;
 use crate::handoff::limits::{HINT_MARGIN, LEASE};
 use crate::handoff::record::NodeId;
 use crate::handoff::wire::{Message, messages};
@@ -48,6 +49,7 @@ impl Node {
         self.server.set_alone(is_alone);
         let flows: Vec<Flow> = state.entries.keys().copied().collect();
         for flow in flows {
+            self.keep_elsewhere(now, &flow);
             if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow))
                 && let Some(holder) = entry.own.as_mut().and_then(|own| own.holders.get_mut(&id))
                 && is_up
@@ -63,6 +65,26 @@ impl Node {
                 self.notice(now, &flow);
             }
             self.tick(now, &flow);
+        }
+    }
+
+    /// Where the directory is gone, others keep the record.
+    fn keep_elsewhere(&mut self, now: Instant, flow: &Flow) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let me = state.nodes.me;
+        let keepers = state.nodes.keepers(flow);
+        let Some(entry) = state.entries.get_mut(flow) else {
+            return;
+        };
+        let acked = entry.floor;
+        if let Some(own) = &mut entry.own {
+            for id in keepers.into_iter().filter(|id| *id != me) {
+                own.holders
+                    .entry(id)
+                    .or_insert_with(|| Holder::new(now, acked));
+            }
         }
     }
 
@@ -232,8 +254,7 @@ impl Node {
             && !own.holders.contains_key(&older)
         {
             // It is to know that its transfer is over.
-            own.holders
-                .insert(older, crate::handoff::entry::Holder::new(now, acked));
+            own.holders.insert(older, Holder::new(now, acked));
             if let Some(held) = &mut own.held {
                 held.revoking.insert(older);
             }
@@ -280,10 +301,13 @@ impl Node {
             }
         }
         self.learn(now, flow, *acked, *is_greeted, *silence);
-        self.meet(now, flow, from, *tenure);
+        self.meet(now, flow, from, *tenure, (*acked, *is_greeted));
         let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) else {
             return;
         };
+        if tenure.owner == from {
+            entry.held_until = entry.held_until.min(now);
+        }
         entry.floor = entry.floor.max((*floor).min(entry.acked));
         entry.pace.learn(*pace);
         if entry.record.wraps() && entry.own.is_none() {
@@ -432,7 +456,8 @@ impl Node {
         let nobody = entry.unanswered.is_empty();
         if entry.tenure.owner == from && entry.own.is_none() && entry.record.content.is_some() {
             // It has begun anew.
-            let mut others = entry.directory.iter().filter(|id| **id != from);
+            let keepers = state.nodes.keepers(flow);
+            let mut others = keepers.iter().filter(|id| **id != from);
             let is_heir = others.find(|id| state.nodes.is_up(**id)) == Some(&state.nodes.me);
             if self.server.has(flow) {
                 self.take_over(now, flow, crate::proto::session::Role::Owner);

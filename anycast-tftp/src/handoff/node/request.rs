@@ -124,8 +124,12 @@ impl Node {
             echo: 0,
         };
         let mut entry = Entry::new(now, standing, directory, me);
-        let holders = entry.directory.iter().filter(|id| **id != me);
-        let holders = holders.map(|id| (*id, Holder::new(now, 0)));
+        let holders = state
+            .nodes
+            .keepers(&flow)
+            .into_iter()
+            .filter(|id| *id != me);
+        let holders = holders.map(|id| (id, Holder::new(now, 0)));
         let is_held = has_content && state.fleet.mode == Mode::BeforeReply;
         entry.own = Some(Own {
             held: is_held.then(|| Held {
@@ -160,7 +164,7 @@ impl Node {
         let Some(entry) = state.entries.get_mut(flow).filter(|entry| entry.is_live()) else {
             return;
         };
-        let mut untold: BTreeSet<NodeId> = entry.directory.iter().copied().collect();
+        let mut untold: BTreeSet<NodeId> = state.nodes.keepers(flow).into_iter().collect();
         untold.insert(entry.tenure.owner);
         if let Some(own) = &entry.own {
             untold.extend(own.holders.keys().copied());
@@ -239,12 +243,10 @@ impl State {
     pub(super) fn may_still_answer(&self, now: Instant, old: &Entry) -> BTreeSet<NodeId> {
         let mut nodes: BTreeSet<NodeId> = match &old.over {
             Some(over) => over.untold.clone(),
-            None => old
-                .directory
-                .iter()
-                .copied()
-                .chain([old.tenure.owner])
-                .collect(),
+            None => {
+                let keepers = self.nodes.keepers(&old.record.flow);
+                keepers.into_iter().chain([old.tenure.owner]).collect()
+            }
         };
         nodes.retain(|id| self.may_be_there(now, *id));
         nodes

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Node;
 use crate::handoff::entry::Entry;
 use crate::handoff::limits::{LEASE, REVOKE_WAIT};
-use crate::handoff::record::NodeId;
+use crate::handoff::record::{NodeId, Tenure};
 use crate::handoff::wire::{Message, Standing};
 use crate::proto::Flow;
 use crate::proto::server::REPEAT_GRACE;
@@ -67,8 +67,15 @@ impl Node {
             return self.over(now, &flow);
         }
         if was_answered || !is_above {
-            let is_over = !is_same
-                && (!entry.is_live() || silence > standing.silence.saturating_add(LEFT_FOR));
+            // The client is in the transfer in which it was heard of later; of one request it may
+            // be a double.
+            let pause = if old.request == new.request {
+                LEFT_FOR
+            } else {
+                Duration::ZERO
+            };
+            let is_over =
+                !is_same && (!entry.is_live() || silence > standing.silence.saturating_add(pause));
             let refused = Message::Refused {
                 nonce: new.nonce,
                 is_over,
@@ -102,6 +109,7 @@ impl Node {
             return;
         };
         let older = state.remove(&flow);
+        state.strangers.forget(&flow);
         self.take_up(now, from, standing, older);
         if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow)) {
             entry.has_session = has_session;
@@ -160,7 +168,8 @@ impl Node {
             standing.is_greeted,
             standing.silence,
         );
-        self.meet(now, &flow, from, standing.tenure);
+        let known = (standing.acked, standing.is_greeted);
+        self.meet(now, &flow, from, standing.tenure, known);
         let Some(state) = &mut self.shared else {
             return;
         };
@@ -168,6 +177,9 @@ impl Node {
         let Some(entry) = state.entries.get_mut(&flow) else {
             return;
         };
+        if standing.tenure.owner == from {
+            entry.held_until = entry.held_until.min(now + standing.hold);
+        }
         entry.floor = entry.floor.max(standing.floor.min(entry.acked));
         entry.pace.learn(standing.pace);
         trust(at, standing.lease, entry);
@@ -221,7 +233,8 @@ impl Node {
         now: Instant,
         flow: &Flow,
         from: NodeId,
-        tenure: crate::handoff::record::Tenure,
+        tenure: Tenure,
+        known: (u64, bool),
     ) {
         let Some(state) = &mut self.shared else {
             return;
@@ -234,6 +247,8 @@ impl Node {
             entry.owner_said = now;
             entry.answering.noticed = None;
             entry.answering.advances = 0;
+            entry.answering.notices = 0;
+            entry.answering.owner_knows = (known.0, known.1);
         }
         if tenure > entry.tenure && tenure.owner != me {
             self.yield_to(now, flow, tenure);

@@ -9,7 +9,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::{Shared, lock, marker_of, random, wall};
 use crate::store::FileName;
-use crate::sync::folder::{Found, ScanOptions, ScanReport, Scope, TroubleKind};
+use crate::sync::folder::{DOUBT, Found, ScanOptions, ScanReport, Scope, TroubleKind};
 use crate::sync::replica::{RootId, Ticket};
 
 /// A file that was modified within this time, and of which nobody knows that it was closed, is
@@ -17,6 +17,8 @@ use crate::sync::replica::{RootId, Ticket};
 const QUIET: Duration = Duration::from_millis(500);
 /// When.
 const BUSY: Duration = Duration::from_millis(500);
+/// When a file is looked at again whose times did not tell whether it was changed.
+const CERTAIN: Duration = DOUBT.saturating_add(Duration::from_millis(100));
 /// After a scan that failed everything is looked at again.
 const FAILED: Duration = Duration::from_secs(5);
 /// Files that were found are told to the replica so many at a time.
@@ -50,8 +52,10 @@ pub(super) async fn look(shared: Arc<Shared>, rescan: Duration) {
     let mut next = Instant::now() + rescan;
     let mut busy = BTreeSet::new();
     let mut busy_at = None;
+    let mut doubtful_at = None;
     loop {
-        let due = busy_at.unwrap_or(next).min(next);
+        let due = [busy_at, doubtful_at].into_iter().flatten();
+        let due = due.fold(next, Instant::min);
         tokio::select! {
             () = shared.look.notified() => {}
             () = sleep_until(due.into()) => {}
@@ -83,12 +87,20 @@ pub(super) async fn look(shared: Arc<Shared>, rescan: Duration) {
         if !open.is_empty() {
             is_done &= scan(&shared, Some(open), false, QUIET).await;
         }
+        if doubtful_at.is_some_and(|at| now >= at) {
+            let doubtful = std::mem::take(&mut *lock(&shared.doubtful));
+            let doubtful = doubtful.into_iter().collect();
+            is_done &= scan(&shared, Some(doubtful), false, QUIET).await;
+        }
         // What was to be looked at is found by looking at everything.
         if !is_done {
             next = Instant::now() + FAILED;
         }
         let found = shared.take_busy();
         busy.extend(found);
+        let is_doubtful = !lock(&shared.doubtful).is_empty();
+        let pending = doubtful_at.filter(|at| *at > now);
+        doubtful_at = is_doubtful.then(|| pending.unwrap_or(now + CERTAIN));
         busy_at = (!busy.is_empty()).then(|| busy_at.filter(|at| *at > now).unwrap_or(now + BUSY));
     }
 }
@@ -217,6 +229,7 @@ fn told(
     let mut busy = lock(&shared.busy);
     busy.extend(report.busy.iter().cloned());
     drop(busy);
+    lock(&shared.doubtful).extend(report.doubtful.iter().cloned());
     if is_all {
         let mut troubles = Vec::new();
         for trouble in &report.troubles {

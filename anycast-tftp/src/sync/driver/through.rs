@@ -54,6 +54,10 @@ impl fmt::Debug for Remote {
 
 impl Remote {
     /// Opens a content at whichever of these peers has it. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError::NotFound`] where each of them says that it has not; with
+    /// [`OpenError::Overloaded`] it may come to be there in a moment.
     pub(super) fn open(
         shared: &Arc<Shared>,
         content: ContentId,
@@ -67,6 +71,7 @@ impl Remote {
         let runtime = shared.runtime.clone();
         let trees_of = Message::Subtrees(content);
         let mut last = String::from("no peer is up");
+        let mut lacking = 0;
         // A bucket has no trees.
         for peer in peers.iter().filter(|peer| !shared.is_bucket(peer)) {
             let asked = question(shared, peer, &trees_of, most);
@@ -76,7 +81,10 @@ impl Remote {
                     tracing::warn!(%peer, %error, "what a peer says of a content is not true");
                     error.to_string()
                 }),
-                Ok(Ok(None)) => Err("it is not there".to_owned()),
+                Ok(Ok(None)) => {
+                    lacking += 1;
+                    Err("it is not there".to_owned())
+                }
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(format!("no answer within {PATIENCE:?}")),
             };
@@ -100,7 +108,10 @@ impl Remote {
                 Err(error) => last = format!("{peer}: {error}"),
             }
         }
-        // It may be there in a moment: the client is to ask again, not to give up.
+        if lacking > 0 && lacking == peers.len() {
+            return Err(OpenError::NotFound);
+        }
+        // The client is to ask again, not to give up.
         Err(OpenError::Overloaded(io::Error::other(last)))
     }
 
@@ -177,6 +188,11 @@ impl Content for Remote {
             done += size;
         }
         Ok(())
+    }
+
+    /// Each block is proven by it.
+    fn id(&self) -> Option<ContentId> {
+        Some(self.content)
     }
 
     /// Always read on a thread that may wait, for a peer or for the lock.

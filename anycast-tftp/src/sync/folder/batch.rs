@@ -8,16 +8,13 @@ use rustix::fs::{AtFlags, Mode, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::cache::{Cache, Entry};
-use super::disk::{self, GRANULARITY, Stamp};
+use super::disk::{self, GRANULARITY, Stamp, TICK};
 use super::install::{InstallError, Ready, Removal, SYNCFS_ABOVE, Source, copy, serial_name};
 use super::objects::{split, to_hex};
 use super::parents::{self, Parents};
 use super::{Folder, Held};
 use crate::store::FileName;
 use crate::sync::content::ContentId;
-
-/// What the clock of a file system with fine times may lag behind, in nanoseconds.
-const TICK: i64 = 20_000_000;
 
 /// Names that change together and are made durable together.
 pub(super) struct Batch<'a> {

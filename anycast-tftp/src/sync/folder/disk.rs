@@ -10,6 +10,8 @@ use rustix::io::Errno;
 
 /// What a file system may round times to (FAT: 2 s), in nanoseconds.
 pub(super) const GRANULARITY: i64 = 2_000_000_000;
+/// What the clock of a file system with fine times may lag behind, in nanoseconds.
+pub(super) const TICK: i64 = 20_000_000;
 
 /// Opens a folder below another, component by component: no link is followed, so nothing leads out
 /// whatever is swapped meanwhile. An empty path is the folder itself.

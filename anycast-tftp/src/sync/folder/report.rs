@@ -87,6 +87,10 @@ pub struct ScanReport {
     pub busy: Vec<String>,
     /// There are more busy files than are listed: look at everything again.
     pub has_more_busy: bool,
+    /// Files that were hashed so soon after they had been modified that a further change need not
+    /// show: to be looked at again in [`DOUBT`](super::DOUBT); at most [`MAX_TROUBLES`] of them,
+    /// the others wait for the next scan of everything.
+    pub doubtful: Vec<String>,
     /// What cannot be synced; at most [`MAX_TROUBLES`] of them.
     pub troubles: Vec<Trouble>,
     /// Troubles beyond those.
@@ -99,6 +103,12 @@ impl ScanReport {
             self.troubles.push(Trouble { path, kind });
         } else {
             self.more_troubles += 1;
+        }
+    }
+
+    pub(super) fn doubt(&mut self, path: String) {
+        if self.doubtful.len() < MAX_TROUBLES {
+            self.doubtful.push(path);
         }
     }
 

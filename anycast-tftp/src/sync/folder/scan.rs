@@ -323,6 +323,9 @@ impl Scan<'_> {
         let entry = Entry::new(content, &todo.stamp, is_racy);
         let is_new = cache.insert(todo.name.clone(), entry);
         drop(cache);
+        if is_racy {
+            self.report.doubt(todo.name.as_str().to_owned());
+        }
         if is_new || self.options.is_full {
             (self.found)(Found {
                 name: todo.name.clone(),
