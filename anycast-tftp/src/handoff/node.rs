@@ -220,9 +220,10 @@ impl Node {
     /// Takes the answer to a store request, however late.
     pub fn handle_store_reply(&mut self, now: Instant, reply: StoreReply) {
         self.turn(now);
-        match reply {
-            StoreReply::Pinned(content, result) => self.pinned(now, content, result),
-            reply => self.server.handle_store_reply(now, reply),
+        if let StoreReply::Pinned(content, result) = reply {
+            self.pinned(now, content, result);
+        } else {
+            self.server.handle_store_reply(now, reply);
         }
         self.settle(now);
     }

@@ -208,7 +208,7 @@ impl Sender {
     }
 
     /// The block that an ACK of this number means, where it may mean one that was never sent here.
-    fn from_elsewhere(&self, block: u64, ahead: u64) -> bool {
+    fn may_be_from_elsewhere(&self, block: u64, ahead: u64) -> bool {
         let is_there = self.last.is_none_or(|last| block <= last);
         self.is_shared && is_there && (!self.wraps() || ahead <= HALF)
     }
@@ -256,7 +256,7 @@ impl Sender {
         }
         let block = self.acked.saturating_add(ahead);
         if block > self.high {
-            if !self.from_elsewhere(block, ahead) {
+            if !self.may_be_from_elsewhere(block, ahead) {
                 return Acked::Stray;
             }
             self.high = block;

@@ -72,9 +72,8 @@ pub(super) fn due(now: Instant, entry: &Entry, own: &Own, nodes: &Nodes) -> Inst
 
 /// When this node is to take a transfer over by itself, if it is the heir.
 pub(super) fn inherits_at(flow: &Flow, entry: &Entry, nodes: &Nodes) -> Option<Instant> {
-    if entry.record.content.is_none() {
-        return None;
-    }
+    // A write ends with its node.
+    entry.record.content?;
     if entry.tenure.owner == nodes.me {
         // It was this node's before it began anew: nobody has its timers.
         return entry.created.checked_add(DOWN_AFTER);
@@ -296,7 +295,8 @@ impl Node {
         let is_first = is_greeted != own.was_greeted;
         let is_due =
             is_first || (is_news && (pause >= HINT_EVERY || acked >= own.told + HINT_BLOCKS));
-        if !is_due && !(wraps && pause >= KEEP_HINTING) {
+        let is_kept_alive = wraps && pause >= KEEP_HINTING;
+        if !is_due && !is_kept_alive {
             return;
         }
         (own.told, own.told_at, own.was_greeted) = (acked, now, is_greeted);

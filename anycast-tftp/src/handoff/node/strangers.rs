@@ -191,7 +191,11 @@ impl Node {
     pub(super) fn is_certain(&mut self, flow: &Flow, packet: &Packet<'_>) -> bool {
         match packet {
             Packet::Ack { block } => self.server.is_plausible(flow, *block),
-            _ => true,
+            Packet::ReadRequest(_)
+            | Packet::WriteRequest(_)
+            | Packet::Data { .. }
+            | Packet::Error { .. }
+            | Packet::OptionAck(_) => true,
         }
     }
 

@@ -256,15 +256,13 @@ impl Server {
     /// Whether an ACK is of a block that the client can have by now, as far as is known here. One
     /// that is not may be a late double, of the transfer before.
     pub(crate) fn is_plausible(&mut self, flow: &Flow, wire: u16) -> bool {
-        match self.session(flow) {
-            Some((_, session, _)) => match &session.phase {
-                Phase::Reading(reading) if session.share.role != Role::Alone => {
-                    reading.sender.is_plausible(wire)
-                }
-                _ => true,
-            },
-            None => true,
-        }
+        self.session(flow).is_none_or(|(_, session, _)| {
+            let is_alone = session.share.role == Role::Alone;
+            match &session.phase {
+                Phase::Reading(reading) => is_alone || reading.sender.is_plausible(wire),
+                Phase::Opening | Phase::Writing(_) | Phase::Lingering { .. } => true,
+            }
+        })
     }
 
     /// The counters, for what handoff counts.

@@ -155,7 +155,8 @@ impl Cache {
 
     /// The file there has been hashed once more, when its times could be trusted.
     pub(super) fn confirm(&mut self, name: &str, content: ContentId, stamp: &Stamp) {
-        if let Some(entry) = self.entries.get_mut(name)
+        let number = self.number(name);
+        if let Some(entry) = number.and_then(|number| self.entry_mut(number))
             && entry.is_racy()
             && entry.is_at(stamp)
             && entry.content() == content
