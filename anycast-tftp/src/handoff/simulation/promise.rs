@@ -1,5 +1,7 @@
 //! What is promised of a transfer, and what is not: precisely, so that nothing else is excused.
 
+use std::collections::BTreeSet;
+
 use super::client::Kind;
 use super::faults::Down;
 use super::jobs::Job;
@@ -24,28 +26,28 @@ impl Job {
 }
 
 /// **The known limit**: an earlier read used the same port, and between that one's beginning and
-/// now the mesh was cut between a node that it came to and another one that it or this read came
-/// to. Then a record of the earlier read may answer for this one. And where a message and its answer
-/// take longer than a reply is held back, or it is not held back at all, the reply comes before the
-/// earlier record is known.
+/// now the mesh was cut between a node that it or this read came to and another one. Then a record
+/// of the earlier read may answer for this one, where the client comes to the other half, or an heir
+/// there may send of its own accord. And where a message and its answer take longer than a reply is
+/// held back, or it is not held back at all, the reply comes before the earlier record is known.
 pub(super) fn is_beyond(world: &World, number: usize) -> bool {
     let job = &world.jobs[number];
     let visitor = &world.visitors[job.client];
     if !visitor.client.habits.keeps_port {
         return false;
     }
-    let earlier = world.jobs[..number].iter();
-    let mut earlier = earlier.filter(|old| old.client == job.client);
+    let until = job.ended.unwrap_or(world.now);
+    let mut earlier = world.jobs[..number]
+        .iter()
+        .filter(|old| old.client == job.client);
     earlier.any(|old| {
-        let until = job.ended.unwrap_or(world.now);
-        let mut pairs = old
-            .crossed
+        let from = old.started.saturating_sub(CATCHES_UP);
+        let nodes: BTreeSet<usize> = old.crossed.union(&job.crossed).copied().collect();
+        let mut cuts = nodes
             .iter()
-            .flat_map(|a| job.crossed.iter().map(move |b| (*a, *b)));
-        pairs.any(|(a, b)| {
-            let from = job.started.saturating_sub(CATCHES_UP);
-            a != b && (is_slow(world) || world.mesh.were_apart(a, b, from, until))
-        })
+            .flat_map(|a| (0..world.hosts.len()).map(move |b| (*a, b)));
+        let is_cut = cuts.any(|(a, b)| a != b && world.mesh.were_apart(a, b, from, until));
+        is_cut || (is_slow(world) && nodes.len() > 1)
     })
 }
 
