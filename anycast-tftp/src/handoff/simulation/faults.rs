@@ -78,6 +78,7 @@ impl World {
             Fault::Move(index, node) => self.visitors[index].route.at = node,
             Fault::Mute(index, packets) => self.visitors[index].mute = packets,
             Fault::Deafen(index, packets) => self.visitors[index].deaf = packets,
+            Fault::Echo(index, later) => self.visitors[index].echo = Some(later),
             Fault::Flood(node, packets, prefixes) => self.flood(node, packets, prefixes),
         }
     }

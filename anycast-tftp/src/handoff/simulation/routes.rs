@@ -171,7 +171,9 @@ impl World {
             let lost = if fate[0].is_none() { ", lost" } else { "" };
             format!("c{index}:{} -> n{node}: {what}{lost}", said.port)
         });
-        for delay in fate.into_iter().flatten() {
+        let echo = self.visitors[index].echo.take();
+        let echo = echo.zip(fate[0]).map(|(later, delay)| delay + later);
+        for delay in fate.into_iter().chain([echo]).flatten() {
             let inbound = Inbound {
                 flow,
                 bytes: said.packet.clone(),

@@ -8,6 +8,7 @@ use crate::handoff::limits;
 
 mod across;
 mod floods;
+mod ports;
 
 /// All were read, each in at most so long.
 fn all_within(world: &World, limit: u64) {
@@ -46,27 +47,6 @@ fn a_route_moves_at_each_packet() {
             setting = setting.with_guest(kind, 512, &[0]);
             last(&mut setting).wander = Wander::Each(1);
             all_within(&holds(8, &setting), 10 * SECOND);
-        }
-    }
-}
-
-#[test]
-fn a_port_is_used_for_another_file_at_another_node_while_the_first_ones_timer_is_set() {
-    for mesh in [200, 10 * MS, 80 * MS] {
-        // The timer is due after a quarter of a second: at some of these, just when the client
-        // waits for the block of that number.
-        for delay in (5000..7000).step_by(100) {
-            let mut setting = Setting::peaceful(3)
-                .with_file(1024 * 20)
-                .with_file(1024 * 60);
-            setting.mesh = Path::good(mesh);
-            setting = setting.with_guest(Kind::RaspberryPi, 1024, &[0, 1, 0]);
-            last(&mut setting).paths = vec![Path::good(delay); 3];
-            let setting = setting
-                // The last ACK is lost, so that its node sends again.
-                .with_fault(When::Blocks(0, 21), Fault::Mute(0, 1))
-                .with_fault(When::Blocks(0, 21), Fault::Move(0, 1));
-            all_within(&holds(8, &setting), 6 * SECOND);
         }
     }
 }

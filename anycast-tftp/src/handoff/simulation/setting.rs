@@ -129,6 +129,8 @@ pub(super) enum Fault {
     Mute(usize, u32),
     /// And so many of those that it is sent.
     Deafen(usize, u32),
+    /// The next datagram of a client comes a second time, to the same node, so much later.
+    Echo(usize, u64),
     /// So many packets of flows that nobody knows come to a node within a second, from so many
     /// prefixes.
     Flood(usize, u64, u64),

@@ -98,6 +98,8 @@ pub(super) struct Visitor {
     /// Datagrams that are to be lost, from it and to it.
     pub(super) mute: u32,
     pub(super) deaf: u32,
+    /// The next one comes twice.
+    pub(super) echo: Option<u64>,
 }
 
 pub(super) struct World {
@@ -193,6 +195,7 @@ impl World {
                 lost: 0,
                 mute: 0,
                 deaf: 0,
+                echo: None,
             });
         }
         for (when, fault) in world.setting.faults.clone() {

@@ -34,11 +34,39 @@ fn an_heir_sends_what_was_lost_when_the_owner_died() {
 
 #[test]
 fn each_client_survives_the_death_of_its_node() {
+    for (nodes, kind) in (3..=5).flat_map(|nodes| Kind::ALL.map(|kind| (nodes, kind))) {
+        for (converges, delay) in [(0, 10), (500, 1), (4000, 10)] {
+            let mut setting = Setting::peaceful(nodes).with_file(1024 * 100);
+            setting = setting.with_guest(kind, 1024, &[0]);
+            // The nearer it is, the further it gets between two hints.
+            last(&mut setting).paths = vec![Path::good(delay * MS); nodes];
+            last(&mut setting).options.windowsize = None;
+            let die = Fault::Die(0, converges * MS, None);
+            let setting = setting.with_fault(When::Blocks(0, 60), die);
+            all_within(&holds(8, &setting), 20 * SECOND);
+        }
+    }
+}
+
+#[test]
+fn two_nodes_that_both_stood_still_agree_again() {
+    let setting = one(Kind::UBoot, 400)
+        .with_fault(When::Blocks(0, 30), Fault::Move(0, 1))
+        .with_fault(When::Blocks(0, 60), Fault::Pause(1, 2 * SECOND, None))
+        .with_fault(When::Blocks(0, 60), Fault::Pause(0, 2500 * MS, None))
+        .with_fault(When::Blocks(0, 60), Fault::Pause(2, 3 * SECOND, None));
+    all_within(&holds(8, &setting), 30 * SECOND);
+}
+
+#[test]
+fn a_route_that_moves_at_each_packet_over_a_mesh_that_loses() {
     for kind in Kind::ALL {
-        for converges in [0, 500 * MS, 4 * SECOND] {
-            let die = Fault::Die(0, converges, None);
-            let setting = one(kind, 100).with_fault(When::Blocks(0, 30), die);
-            all_within(&holds(8, &setting), 16 * SECOND);
+        for (nodes, seed) in (2..=5).flat_map(|nodes| (0..4).map(move |seed| (nodes, seed))) {
+            let mut setting = Setting::peaceful(nodes).with_file(512 * 60);
+            setting.mesh.loss = 100;
+            setting = setting.with_guest(kind, 512, &[0]);
+            last(&mut setting).wander = Wander::Each(1);
+            all_within(&holds(seed, &setting), 30 * SECOND);
         }
     }
 }
