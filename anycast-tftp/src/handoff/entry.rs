@@ -7,6 +7,7 @@ use super::limits::{AHEAD, HINT_LIFE, HINT_MARGIN};
 use super::record::{NodeId, Record, Tenure};
 use super::wire::Standing;
 use crate::proto::rtt::INITIAL_RTO;
+use crate::proto::server::DOUBLED;
 use crate::proto::transfer::elsewhere;
 
 /// While it is younger than this and nothing is acknowledged, the same request gets the same bytes.
@@ -275,9 +276,10 @@ impl Entry {
     }
 
     /// Whether an ACK is of a block that the client can have by now, as far as is known here.
-    pub(super) fn is_plausible(&self, block: u64) -> bool {
+    pub(super) fn is_plausible(&self, now: Instant, block: u64) -> bool {
         let most = elsewhere(self.acked, self.record.windowsize);
-        block <= self.acked.saturating_add(most)
+        let is_late = now.saturating_duration_since(self.heard) >= DOUBLED;
+        block <= self.acked.saturating_add(most) || is_late
     }
 
     /// What a number on the wire acknowledges; None: it is old, or uncertain.

@@ -243,7 +243,7 @@ impl Node {
         }
         if is_request && self.repeats_shared(now, flow, datagram) {
             self.server.stats_mut().repeated_requests += 1;
-        } else if !self.is_certain(&flow, &packet)
+        } else if !self.is_certain(now, &flow, &packet)
             || !self.server.handle_packet(now, flow, datagram, packet)
         {
             self.stranger(now, flow, datagram);

@@ -188,9 +188,9 @@ impl Node {
 
     /// Whether what a session knows is enough to take a packet: an ACK far beyond that is looked at
     /// together with what other nodes know.
-    pub(super) fn is_certain(&mut self, flow: &Flow, packet: &Packet<'_>) -> bool {
+    pub(super) fn is_certain(&mut self, now: Instant, flow: &Flow, packet: &Packet<'_>) -> bool {
         match packet {
-            Packet::Ack { block } => self.server.is_plausible(flow, *block),
+            Packet::Ack { block } => self.server.is_plausible(now, flow, *block),
             Packet::ReadRequest(_)
             | Packet::WriteRequest(_)
             | Packet::Data { .. }
@@ -238,7 +238,7 @@ impl Node {
             self.server.stats_mut().ambiguous += 1;
             return;
         };
-        if !entry.is_plausible(block) && self.others_know(now, &flow) {
+        if !entry.is_plausible(now, block) && self.others_know(now, &flow) {
             return self.keep(now, flow, datagram);
         }
         let greets = block == 0 && !entry.is_greeted && !entry.record.oack.is_empty();
@@ -458,8 +458,9 @@ impl Node {
                 .get(flow)
                 .zip(wire)
                 .and_then(|(entry, wire)| Some((entry, entry.resolve(wire)?)));
-            let is_doubtful = block
-                .is_some_and(|(entry, block)| now < entry.held_until || !entry.is_plausible(block));
+            let is_doubtful = block.is_some_and(|(entry, block)| {
+                now < entry.held_until || !entry.is_plausible(now, block)
+            });
             if is_doubtful && self.others_know(now, flow) {
                 return;
             }

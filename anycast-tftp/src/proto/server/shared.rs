@@ -18,6 +18,9 @@ use crate::store::{Content, ContentId, FileName};
 /// How long a session that only answers outlives the last packet that came to it.
 const ANSWER_LIFE: Duration = Duration::from_secs(3);
 
+/// No packet of the network's is doubled later than this.
+pub(crate) const DOUBLED: Duration = Duration::from_secs(1);
+
 /// What became of a shared session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Shared {
@@ -254,12 +257,15 @@ impl Server {
     }
 
     /// Whether an ACK is of a block that the client can have by now, as far as is known here. One
-    /// that is not may be a late double, of the transfer before.
-    pub(crate) fn is_plausible(&mut self, flow: &Flow, wire: u16) -> bool {
+    /// that is not may be a late double, of the transfer before, but not for long.
+    pub(crate) fn is_plausible(&mut self, now: Instant, flow: &Flow, wire: u16) -> bool {
         self.session(flow).is_none_or(|(_, session, _)| {
             let is_alone = session.share.role == Role::Alone;
+            let silence = now.saturating_duration_since(session.last_heard);
             match &session.phase {
-                Phase::Reading(reading) => is_alone || reading.sender.is_plausible(wire),
+                Phase::Reading(reading) => {
+                    is_alone || silence >= DOUBLED || reading.sender.is_plausible(wire)
+                }
                 Phase::Opening | Phase::Writing(_) | Phase::Lingering { .. } => true,
             }
         })
