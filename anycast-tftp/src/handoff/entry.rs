@@ -177,6 +177,8 @@ pub(super) struct Entry {
     pub(super) has_session: bool,
     pub(super) own: Option<Own>,
     pub(super) answering: Answering,
+    /// An old block that its client acknowledges, and since when.
+    pub(super) behind: Option<(u16, Instant)>,
     pub(super) over: Option<Over>,
     /// Its place among the deadlines.
     pub(super) due: Option<Instant>,
@@ -224,6 +226,7 @@ impl Entry {
             has_session: false,
             own: None,
             answering: Answering::default(),
+            behind: None,
             over: None,
             due: None,
             filed,
