@@ -66,6 +66,8 @@ pub mod limits;
 mod node;
 pub mod record;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 pub mod wire;
 

@@ -51,6 +51,8 @@ pub mod object;
 #[cfg(feature = "sync")]
 pub mod replica;
 #[cfg(feature = "sync")]
+mod sorted;
+#[cfg(feature = "sync")]
 pub mod tree;
 #[cfg(feature = "sync")]
 pub mod wire;

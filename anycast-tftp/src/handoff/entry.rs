@@ -7,6 +7,7 @@ use super::limits::{AHEAD, HINT_LIFE, HINT_MARGIN};
 use super::record::{NodeId, Record, Tenure};
 use super::wire::Standing;
 use crate::proto::rtt::INITIAL_RTO;
+use crate::proto::transfer::elsewhere;
 
 /// While it is younger than this and nothing is acknowledged, the same request gets the same bytes.
 pub(super) const YOUNG: Duration = Duration::from_secs(5);
@@ -126,6 +127,11 @@ pub(super) struct Answering {
     pub(super) noticed: Option<Instant>,
     /// When a request was last answered here with the first bytes.
     pub(super) repeated: Option<Instant>,
+    /// What the owner is known to know.
+    pub(super) owner_knows: (u64, bool),
+    /// When it is told again.
+    pub(super) next_notice: Option<Instant>,
+    pub(super) notices: u32,
 }
 
 /// The end of a transfer, and who has not said yet that it is known.
@@ -262,12 +268,32 @@ impl Entry {
         INITIAL_RTO.max(Duration::from_secs(timeout.into()))
     }
 
+    /// The owner knows less of the client than this node does.
+    pub(super) fn has_news_for_owner(&self) -> bool {
+        self.acked > self.answering.owner_knows.0
+            || (self.is_greeted && !self.answering.owner_knows.1)
+    }
+
+    /// Whether an ACK is of a block that the client can have by now, as far as is known here.
+    pub(super) fn is_plausible(&self, block: u64) -> bool {
+        let most = elsewhere(self.acked, self.record.windowsize);
+        block <= self.acked.saturating_add(most)
+    }
+
     /// What a number on the wire acknowledges; None: it is old, or uncertain.
     pub(super) fn resolve(&self, wire: u16) -> Option<u64> {
         let ahead = self.record.rollover.ahead(self.acked, wire)?;
         let block = self.acked.checked_add(ahead)?;
         let is_there = self.record.last().is_none_or(|last| block <= last);
         (is_there && (!self.record.wraps() || ahead <= AHEAD)).then_some(block)
+    }
+
+    /// Whether a number on the wire acknowledges less than is known.
+    pub(super) fn is_behind(&self, wire: u16) -> bool {
+        let rollover = self.record.rollover;
+        let here = rollover.wire(self.acked);
+        let back = rollover.ahead(u64::from(wire), here).unwrap_or(0);
+        back > 0 && back <= AHEAD.min(self.acked)
     }
 
     pub(super) fn standing(&self, now: Instant) -> Standing {
@@ -291,6 +317,7 @@ impl Entry {
             hold: hold.unwrap_or_else(|| self.held_until.saturating_duration_since(now)),
             lease: Duration::ZERO,
             echo: 0,
+            is_sure: self.is_confirmed,
         }
     }
 }

@@ -146,11 +146,36 @@ impl Nodes {
     /// The directory of a flow, the first one first: all nodes where there are three at most, else
     /// the two with the highest rendezvous hashes, in two domains where there are two.
     pub(super) fn directory(&self, flow: &Flow) -> Vec<NodeId> {
+        self.first_two(self.ranked(flow))
+    }
+
+    /// Who keeps a record: the directory, and, while some of it is down, who would be in its place.
+    pub(super) fn keepers(&self, flow: &Flow) -> Vec<NodeId> {
+        let ranked = self.ranked(flow);
+        let up = ranked
+            .iter()
+            .copied()
+            .filter(|id| self.is_up(*id))
+            .collect();
+        let mut keepers = self.first_two(ranked);
+        let substitutes = self.first_two(up);
+        for id in substitutes {
+            if !keepers.contains(&id) {
+                keepers.push(id);
+            }
+        }
+        keepers
+    }
+
+    fn ranked(&self, flow: &Flow) -> Vec<NodeId> {
         let key = add(add(0, flow.remote), flow.local);
         let all = self.peers.keys().copied().chain([self.me]);
         let mut ranked: Vec<_> = all.map(|id| (mix(id.0 ^ key), id)).collect();
         ranked.sort_unstable_by(|a, b| b.cmp(a));
-        let ranked: Vec<_> = ranked.into_iter().map(|(_, id)| id).collect();
+        ranked.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn first_two(&self, ranked: Vec<NodeId>) -> Vec<NodeId> {
         if ranked.len() <= 3 {
             return ranked;
         }

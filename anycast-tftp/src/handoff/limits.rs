@@ -17,12 +17,19 @@ pub const AHEAD: u64 = 32_767;
 pub const HINT_LIFE: Duration = Duration::from_secs(8);
 /// How much longer it is waited for: clocks run differently.
 pub const HINT_MARGIN: Duration = Duration::from_millis(500);
-/// The heir begins so long after the owner was last heard of.
-pub const HEIR_AFTER: Duration = Duration::from_secs(3);
+/// The heir begins so long after the owner was last heard of: clients that repeat themselves have
+/// done so by then. Some of them begin to wait anew with each packet, also with one of no use.
+pub const HEIR_AFTER: Duration = Duration::from_millis(5500);
+/// A write whose node was last heard of so long ago is given up when its client says something.
+pub const WRITE_LOST_AFTER: Duration = Duration::from_secs(3);
 /// How often the heir sends the next block of its own accord.
 pub const HEIR_PROBES: u8 = 3;
+/// How long it waits in between.
+pub const HEIR_EVERY: Duration = Duration::from_millis(6500);
 /// A cut-off owner sends again of its own accord for so long after the client's last packet.
 pub const ALONE_AFTER: Duration = Duration::from_secs(3);
+/// Afterwards it sends one block at a time, until it has sent so many times since then and before.
+pub const ALONE_RESENDS: u8 = 6;
 /// A node that did not run for so long trusts nothing of its own.
 pub const PAUSE: Duration = Duration::from_secs(1);
 /// How long a packet of an unknown flow is kept.

@@ -31,7 +31,7 @@ mod standing;
 mod strangers;
 mod writes;
 
-/// How often a node that has transfers looks whether it runs.
+/// How often a node looks whether it runs.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// How long a node that was paused takes no packets of clients: they came before.
 const DEAF: Duration = Duration::from_millis(50);
@@ -57,6 +57,7 @@ struct State {
     contents: Contents,
     strangers: Strangers,
     parts: Parts,
+    ends: Ends,
     requests: VecDeque<StoreRequest>,
     outbox: BTreeMap<NodeId, VecDeque<Vec<u8>>>,
     /// When this node began: its time in messages counts from here.
@@ -69,6 +70,38 @@ struct State {
     next_hello: Instant,
     is_draining: bool,
     nonces: u64,
+}
+
+/// Transfers that are said to have ended, for messages that come after that; of more than
+/// [`Ends::MAX`] the oldest is forgotten.
+#[derive(Debug, Default)]
+struct Ends {
+    known: BTreeSet<u64>,
+    order: VecDeque<(Instant, u64)>,
+}
+
+impl Ends {
+    const MAX: usize = 16_384;
+
+    fn insert(&mut self, now: Instant, nonce: u64) {
+        while self.order.len() >= Self::MAX
+            || self
+                .order
+                .front()
+                .is_some_and(|(at, _)| now.saturating_duration_since(*at) > TOMBSTONE_LIFE)
+        {
+            if let Some((_, nonce)) = self.order.pop_front() {
+                self.known.remove(&nonce);
+            }
+        }
+        if self.known.insert(nonce) {
+            self.order.push_back((now, nonce));
+        }
+    }
+
+    fn contains(&self, nonce: u64) -> bool {
+        self.known.contains(&nonce)
+    }
 }
 
 impl State {
@@ -94,7 +127,7 @@ impl State {
         let Some(entry) = self.entries.get_mut(flow) else {
             return;
         };
-        let due = next_due(now, entry, &self.nodes);
+        let due = next_due(now, flow, entry, &self.nodes);
         if entry.due != Some(due) {
             if let Some(old) = entry.due.replace(due) {
                 self.timers.remove(&(old, *flow));
@@ -105,7 +138,7 @@ impl State {
 }
 
 /// When there is something to do about a flow.
-fn next_due(now: Instant, entry: &Entry, nodes: &Nodes) -> Instant {
+fn next_due(now: Instant, flow: &Flow, entry: &Entry, nodes: &Nodes) -> Instant {
     let mut due = entry.heard.max(entry.owner_said) + RECORD_LIFE;
     if let Some(over) = &entry.over {
         due = over.at + TOMBSTONE_LIFE;
@@ -120,7 +153,11 @@ fn next_due(now: Instant, entry: &Entry, nodes: &Nodes) -> Instant {
     match &entry.own {
         Some(own) => due = due.min(own::due(now, entry, own, nodes)),
         None => {
-            if let Some(at) = own::inherits_at(entry, nodes) {
+            let notice = entry.answering.next_notice;
+            for at in own::inherits_at(flow, entry, nodes)
+                .into_iter()
+                .chain(notice)
+            {
                 due = due.min(at);
             }
         }
@@ -154,6 +191,7 @@ impl Node {
                 contents: Contents::default(),
                 strangers: Strangers::new(now),
                 parts: Parts::default(),
+                ends: Ends::default(),
                 requests: VecDeque::new(),
                 outbox: BTreeMap::new(),
                 start: now,
@@ -199,9 +237,15 @@ impl Node {
             return;
         };
         let is_request = matches!(packet, Packet::ReadRequest(_) | Packet::WriteRequest(_));
+        if is_request {
+            // What is kept came before it.
+            state.strangers.forget(&flow);
+        }
         if is_request && self.repeats_shared(now, flow, datagram) {
             self.server.stats_mut().repeated_requests += 1;
-        } else if !self.server.handle_packet(now, flow, datagram, packet) {
+        } else if !self.is_certain(&flow, &packet)
+            || !self.server.handle_packet(now, flow, datagram, packet)
+        {
             self.stranger(now, flow, datagram);
         }
         self.settle(now);
@@ -210,9 +254,10 @@ impl Node {
     /// Takes the answer to a store request, however late.
     pub fn handle_store_reply(&mut self, now: Instant, reply: StoreReply) {
         self.turn(now);
-        match reply {
-            StoreReply::Pinned(content, result) => self.pinned(now, content, result),
-            reply => self.server.handle_store_reply(now, reply),
+        if let StoreReply::Pinned(content, result) = reply {
+            self.pinned(now, content, result);
+        } else {
+            self.server.handle_store_reply(now, reply);
         }
         self.settle(now);
     }
@@ -319,7 +364,7 @@ impl Node {
             return server;
         };
         let deadline = state.timers.first().map(|(at, _)| *at);
-        let beat = (!state.entries.is_empty()).then_some(state.last_turn + HEARTBEAT);
+        let beat = (!state.nodes.peers.is_empty()).then_some(state.last_turn + HEARTBEAT);
         let mut peers = state.nodes.peers.values();
         let hello = peers.any(|peer| peer.is_linked).then_some(state.next_hello);
         let held = state.strangers.next_due();
@@ -360,8 +405,7 @@ impl Node {
         };
         let gap = now.saturating_duration_since(state.last_turn);
         state.last_turn = now;
-        // Without transfers nobody looks at the clock, and there is nothing to mistrust.
-        if gap <= PAUSE || state.entries.is_empty() {
+        if gap <= PAUSE || state.nodes.peers.is_empty() {
             return;
         }
         server.stats_mut().pauses += 1;

@@ -144,7 +144,7 @@ impl Net {
         let mut net = Self {
             now,
             nodes: Vec::new(),
-            files: vec![Files::default(); 0],
+            files: Vec::new(),
             dead: BTreeSet::new(),
             cut: BTreeSet::new(),
             sent: Vec::new(),

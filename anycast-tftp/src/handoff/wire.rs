@@ -8,13 +8,12 @@
 use std::time::Duration;
 
 use self::fields::{Reader, Writer};
+use self::standing::{put_standing, put_tenure, standing, tenure};
 use super::record::{NodeId, Record, Tenure};
 use crate::proto::Flow;
-use crate::proto::packet::Mode;
-use crate::proto::transfer::Rollover;
-use crate::store::{ContentHash, ContentId, FileName};
 
 mod fields;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +43,8 @@ pub struct Standing {
     pub lease: Duration,
     /// The time of whoever asked, as it said it: see [`Message::Ask`].
     pub echo: u64,
+    /// No: the sender did not run for a while, and asks itself.
+    pub is_sure: bool,
 }
 
 /// One message.
@@ -220,53 +221,6 @@ impl Message {
                 w.u32(*mtu);
                 w.flag(*is_draining);
             }
-            Self::Put(standing) => put_standing(&mut w, standing),
-            Self::Kept {
-                flow,
-                nonce,
-                has_content,
-                older,
-                wait,
-                stamp,
-            } => {
-                w.flow(flow);
-                w.u64(*nonce);
-                w.flag(*has_content);
-                w.flag(older.is_some());
-                w.u64(older.map_or(0, |owner| owner.0));
-                w.millis(*wait);
-                w.u64(*stamp);
-            }
-            Self::Refused {
-                nonce,
-                is_over,
-                standing,
-            } => {
-                w.u64(*nonce);
-                w.flag(*is_over);
-                put_standing(&mut w, standing);
-            }
-            Self::Hint {
-                flow,
-                nonce,
-                tenure,
-                acked,
-                floor,
-                pace,
-                is_greeted,
-                silence,
-                echo,
-            } => {
-                w.flow(flow);
-                w.u64(*nonce);
-                put_tenure(&mut w, *tenure);
-                w.u64(*acked);
-                w.u64(*floor);
-                w.u32(*pace);
-                w.flag(*is_greeted);
-                w.millis(*silence);
-                w.u64(*echo);
-            }
             Self::Known {
                 flow,
                 nonce,
@@ -318,8 +272,67 @@ impl Message {
                 w.u8(*parts);
                 w.rest(bytes);
             }
+            Self::Put(standing) => put_standing(&mut w, standing),
+            Self::Refused {
+                nonce,
+                is_over,
+                standing,
+            } => {
+                w.u64(*nonce);
+                w.flag(*is_over);
+                put_standing(&mut w, standing);
+            }
+            Self::Kept { .. } => self.encode_kept(&mut w),
+            Self::Hint { .. } => self.encode_hint(&mut w),
         }
         w.end()
+    }
+
+    fn encode_kept(&self, w: &mut Writer) {
+        let Self::Kept {
+            flow,
+            nonce,
+            has_content,
+            older,
+            wait,
+            stamp,
+        } = self
+        else {
+            return;
+        };
+        w.flow(flow);
+        w.u64(*nonce);
+        w.flag(*has_content);
+        w.flag(older.is_some());
+        w.u64(older.map_or(0, |owner| owner.0));
+        w.millis(*wait);
+        w.u64(*stamp);
+    }
+
+    fn encode_hint(&self, w: &mut Writer) {
+        let Self::Hint {
+            flow,
+            nonce,
+            tenure,
+            acked,
+            floor,
+            pace,
+            is_greeted,
+            silence,
+            echo,
+        } = self
+        else {
+            return;
+        };
+        w.flow(flow);
+        w.u64(*nonce);
+        put_tenure(w, *tenure);
+        w.u64(*acked);
+        w.u64(*floor);
+        w.u32(*pace);
+        w.flag(*is_greeted);
+        w.millis(*silence);
+        w.u64(*echo);
     }
 
     fn decode(tag: u8, body: &[u8]) -> Result<Option<Self>, WireError> {
@@ -424,109 +437,5 @@ pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message, WireErr
             }
         }
         None
-    })
-}
-
-fn put_tenure(w: &mut Writer, tenure: Tenure) {
-    w.u32(tenure.epoch);
-    w.u64(tenure.owner.0);
-}
-
-fn tenure(r: &mut Reader<'_>) -> Result<Tenure, WireError> {
-    Ok(Tenure {
-        epoch: r.u32()?,
-        owner: NodeId(r.u64()?),
-    })
-}
-
-fn put_standing(w: &mut Writer, standing: &Standing) {
-    let record = &standing.record;
-    w.flow(&record.flow);
-    w.u64(record.nonce);
-    w.u32(record.order);
-    w.u128(record.request);
-    w.text(record.name.as_str().as_bytes());
-    w.flag(record.content.is_some());
-    if let Some(content) = record.content {
-        w.bytes(&content.hash.0);
-        w.u64(content.size);
-    }
-    w.flag(record.mode == Mode::Netascii);
-    w.text(&record.oack);
-    w.u16(record.blksize);
-    w.u16(record.windowsize);
-    w.u8(record.timeout.unwrap_or(0));
-    w.flag(record.rollover == Rollover::One);
-    put_tenure(w, standing.tenure);
-    w.u64(standing.acked);
-    w.u64(standing.floor);
-    w.u32(standing.pace);
-    w.flag(standing.is_greeted);
-    w.millis(standing.silence);
-    w.millis(standing.hold);
-    w.millis(standing.lease);
-    w.u64(standing.echo);
-}
-
-fn standing(r: &mut Reader<'_>) -> Result<Standing, WireError> {
-    let flow = r.flow()?;
-    let (nonce, order, request) = (r.u64()?, r.u32()?, r.u128()?);
-    let name = FileName::from_wire(r.text()?).map_err(|_| WireError::Value("the file name"))?;
-    let content = if r.flag()? {
-        let hash = ContentHash(r.array()?);
-        Some(ContentId {
-            hash,
-            size: r.u64()?,
-        })
-    } else {
-        None
-    };
-    let mode = if r.flag()? {
-        Mode::Netascii
-    } else {
-        Mode::Octet
-    };
-    let oack: Box<[u8]> = r.text()?.into();
-    if oack.len() > crate::proto::packet::MAX_OPTION_ACK {
-        return Err(WireError::Value("the OACK"));
-    }
-    let (blksize, windowsize) = (r.u16()?, r.u16()?);
-    if blksize < crate::proto::packet::MIN_BLKSIZE || blksize > crate::proto::packet::MAX_BLKSIZE {
-        return Err(WireError::Value("the block size"));
-    }
-    if windowsize == 0 || windowsize > crate::proto::settings::MAX_WINDOWSIZE {
-        return Err(WireError::Value("the window"));
-    }
-    let timeout = Some(r.u8()?).filter(|timeout| *timeout != 0);
-    let rollover = if r.flag()? {
-        Rollover::One
-    } else {
-        Rollover::Zero
-    };
-    let record = Record {
-        flow,
-        nonce,
-        order,
-        request,
-        name,
-        content,
-        mode,
-        oack,
-        blksize,
-        windowsize,
-        timeout,
-        rollover,
-    };
-    Ok(Standing {
-        record,
-        tenure: tenure(r)?,
-        acked: r.u64()?,
-        floor: r.u64()?,
-        pace: r.u32()?,
-        is_greeted: r.flag()?,
-        silence: r.millis()?,
-        hold: r.millis()?,
-        lease: r.millis()?,
-        echo: r.u64()?,
     })
 }

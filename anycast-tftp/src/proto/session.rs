@@ -14,6 +14,7 @@ use super::server::{MAX_KEPT_TIMEOUT, MAX_SILENCE, UNVALIDATED_LIFE};
 use super::table::Flow;
 use super::timers::Timer;
 use super::transfer::{Receiver, Sender};
+use crate::handoff::limits::HEIR_EVERY;
 use crate::store::{Content, FileName, Upload};
 
 /// Which way the file goes.
@@ -347,7 +348,11 @@ impl Session {
 
     /// How long to wait for an answer: not beyond the time when the client is given up.
     pub(super) fn wait(&self, now: Instant) -> Duration {
-        self.rto.current().min(self.patience(now))
+        let wait = match self.share.role {
+            Role::Heir => HEIR_EVERY,
+            Role::Alone | Role::Held | Role::Owner | Role::Answering => self.rto.current(),
+        };
+        wait.min(self.patience(now))
     }
 
     /// How long the client may still be silent.

@@ -74,6 +74,13 @@ pub const RESENT_PER_BLOCK: u64 = 8;
 /// Half of the block numbers: nearer than that, a number means one block.
 const HALF: u64 = 32_767;
 
+/// How many blocks other nodes may have sent of which nothing was heard yet.
+#[must_use]
+pub fn elsewhere(acked: u64, window: u16) -> u64 {
+    let window = u64::from(window);
+    window.saturating_add((acked / 2).min(window.saturating_mul(64)))
+}
+
 /// What an ACK meant to a [`Sender`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acked {
@@ -191,8 +198,17 @@ impl Sender {
         true
     }
 
+    /// Whether the client can have the block of this number by now: others may have sent some.
+    #[must_use]
+    pub fn is_plausible(&self, wire: u16) -> bool {
+        let ahead = self.rollover.ahead(self.acked, wire).unwrap_or(0);
+        self.acked.saturating_add(ahead) <= self.high
+            || ahead <= elsewhere(self.acked, self.window)
+            || (self.wraps() && ahead > HALF)
+    }
+
     /// The block that an ACK of this number means, where it may mean one that was never sent here.
-    fn from_elsewhere(&self, block: u64, ahead: u64) -> bool {
+    fn may_be_from_elsewhere(&self, block: u64, ahead: u64) -> bool {
         let is_there = self.last.is_none_or(|last| block <= last);
         self.is_shared && is_there && (!self.wraps() || ahead <= HALF)
     }
@@ -240,7 +256,7 @@ impl Sender {
         }
         let block = self.acked.saturating_add(ahead);
         if block > self.high {
-            if !self.from_elsewhere(block, ahead) {
+            if !self.may_be_from_elsewhere(block, ahead) {
                 return Acked::Stray;
             }
             self.high = block;

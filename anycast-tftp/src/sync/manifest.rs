@@ -21,13 +21,14 @@
 //! - It holds at most so many entries, deleted ones included, as it is made for; more are
 //!   [refused](Refused), and nothing else changes.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::store::FileName;
 use crate::sync::content::ContentId;
 use crate::sync::wire;
 
 mod entry;
+mod files;
 mod slot;
 mod view;
 
@@ -35,6 +36,7 @@ pub use entry::{
     Dot, Entry, Generation, GroupName, GroupNameError, Key, MAX_COUNTER, MAX_GROUP_NAME,
     MAX_MEMBERS, Version, Writer,
 };
+use files::{Files, MAX_FILES};
 use slot::{Slot, Writers};
 pub use view::Claim;
 use view::View;
@@ -93,10 +95,10 @@ pub struct Changes {
 pub struct Manifest {
     limit: usize,
     writers: Writers,
-    files: BTreeMap<FileName, Slot>,
+    files: Files,
     groups: BTreeMap<GroupName, Slot>,
-    /// Changes by number; an older change of an entry that has changed again is stale.
-    order: VecDeque<(u64, Key)>,
+    /// By the number of their last change.
+    changed_groups: BTreeMap<u64, GroupName>,
     seq: u64,
     digest: Digest,
     view: View,
@@ -109,9 +111,9 @@ impl Manifest {
         Self {
             limit,
             writers: Writers::default(),
-            files: BTreeMap::new(),
+            files: Files::default(),
             groups: BTreeMap::new(),
-            order: VecDeque::new(),
+            changed_groups: BTreeMap::new(),
             seq: 0,
             digest: Digest::default(),
             view: View::default(),
@@ -147,6 +149,17 @@ impl Manifest {
         self.digest
     }
 
+    /// The number of a file that there is an entry of. It stays the same.
+    pub(in crate::sync) fn number(&self, path: &FileName) -> Option<u32> {
+        self.files.number(path)
+    }
+
+    /// The file of that number, and the content of its entry, whether that has the path or not.
+    pub(in crate::sync) fn numbered(&self, number: u32) -> Option<(&FileName, Option<ContentId>)> {
+        let (name, slot) = self.files.numbered(number)?;
+        Some((name, slot.content()))
+    }
+
     /// What is known of a key.
     #[must_use]
     pub fn entry(&self, key: &Key) -> Option<Entry> {
@@ -161,7 +174,7 @@ impl Manifest {
             Some(Key::File(name)) => (Some(Excluded(name)), Unbounded),
             Some(Key::Group(name)) => (None, Excluded(name)),
         };
-        let files = file.map(|from| self.files.range::<FileName, _>((from, Unbounded)));
+        let files = file.map(|from| self.files.from(from));
         let files = files.into_iter().flatten();
         let files = files.map(|(name, slot)| (Key::File(name.clone()), slot));
         let groups = self.groups.range::<GroupName, _>((group, Unbounded));
@@ -219,29 +232,42 @@ impl Manifest {
     /// What has changed since a number, in at most so many bytes, but at least one entry if any.
     #[must_use]
     pub fn changes_since(&self, since: u64, until: u64, budget: usize) -> Changes {
-        let from = self.order.partition_point(|(seq, _)| *seq <= since);
         let mut changes = Changes {
             entries: Vec::new(),
             upto: since,
         };
         let mut size = 0;
-        for (seq, key) in self.order.range(from..) {
-            if *seq > until {
+        for (key, slot) in self.changed_since(since) {
+            if slot.seq > until {
                 break;
             }
-            let slot = self.slot(key).filter(|slot| slot.seq == *seq);
-            if let Some(slot) = slot {
-                let entry = slot.entry(&self.writers);
-                size += wire::entry_size(key, &entry);
-                if size > budget && !changes.entries.is_empty() {
-                    return changes;
-                }
-                changes.entries.push((key.clone(), entry));
+            let entry = slot.entry(&self.writers);
+            size += wire::entry_size(&key, &entry);
+            if size > budget && !changes.entries.is_empty() {
+                return changes;
             }
-            changes.upto = *seq;
+            changes.entries.push((key, entry));
+            changes.upto = slot.seq;
         }
         changes.upto = changes.upto.max(until.min(self.seq));
         changes
+    }
+
+    /// Files and groups in order of their last change, those that have a greater number.
+    fn changed_since(&self, since: u64) -> impl Iterator<Item = (Key, &Slot)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let mut files = self.files.changed_since(since).peekable();
+        let groups = self.changed_groups.range((Excluded(since), Unbounded));
+        let mut groups = groups.peekable();
+        std::iter::from_fn(move || {
+            let file = files.peek().map(|(_, slot)| slot.seq);
+            if let Some((_, name)) = groups.next_if(|(seq, _)| file.is_none_or(|file| **seq < file))
+            {
+                return Some((Key::Group(name.clone()), self.groups.get(name)?));
+            }
+            let (name, slot) = files.next()?;
+            Some((Key::File(name.clone()), slot))
+        })
     }
 
     fn slot(&self, key: &Key) -> Option<&Slot> {
@@ -252,11 +278,12 @@ impl Manifest {
     }
 
     fn put(&mut self, key: &Key, entry: Entry) -> Result<Touched, Refused> {
+        let limit = self.limit.min(MAX_FILES);
         let old = self.slot(key);
-        if old.is_none() && self.len() >= self.limit {
+        if old.is_none() && self.len() >= limit {
             return Err(Refused::Full {
                 key: key.clone(),
-                limit: self.limit,
+                limit,
             });
         }
         let bytes = wire::encode_entry(key, &entry);
@@ -277,27 +304,16 @@ impl Manifest {
         };
         let slot = Slot::new(self.seq, entry, &mut self.writers);
         match key {
-            Key::File(name) => {
-                self.files.insert(name.clone(), slot);
-            }
+            Key::File(name) => self.files.insert(name, slot),
             Key::Group(name) => {
-                self.groups.insert(name.clone(), slot);
+                self.changed_groups.insert(slot.seq, name.clone());
+                if let Some(old) = self.groups.insert(name.clone(), slot) {
+                    self.changed_groups.remove(&old.seq);
+                }
             }
         }
-        self.order.push_back((self.seq, key.clone()));
         self.settle(key, affected, &mut touched);
-        self.compact();
         Ok(touched)
-    }
-
-    /// Forgets stale changes once they are more than the others.
-    fn compact(&mut self) {
-        if self.order.len() > 2 * self.len() + 64 {
-            let mut order = std::mem::take(&mut self.order);
-            order.retain(|(seq, key)| self.slot(key).is_some_and(|slot| slot.seq == *seq));
-            order.shrink_to_fit();
-            self.order = order;
-        }
     }
 }
 

@@ -45,6 +45,7 @@ mod local;
 mod log;
 mod plan;
 mod remote;
+mod seen;
 #[cfg(test)]
 mod simulation;
 mod status;
@@ -58,6 +59,7 @@ use disk::Disk;
 use groups::Group;
 pub use log::{Restore, Restored};
 use remote::Peer;
+use seen::Seen;
 pub use status::{Counts, Trouble};
 use work::Work;
 
@@ -255,7 +257,7 @@ pub struct Replica {
 struct Scan {
     has_ended: bool,
     /// During a scan: when it began, and what it has found.
-    running: Option<(u64, BTreeSet<FileName>)>,
+    running: Option<(u64, Seen)>,
 }
 
 impl Replica {

@@ -31,8 +31,12 @@ const KEEP_HINTING: Duration = Duration::from_secs(1);
 const ADVANCES: u8 = 3;
 /// An owner that says nothing for so long, though it was told of them, has lost the transfer.
 const OWNER_SILENCE: Duration = Duration::from_millis(500);
-/// An answering node tells the owner again after this, while ACKs come.
+/// An answering node tells the owner again after this; it doubles while the owner does not answer.
 const NOTICE_EVERY: Duration = Duration::from_millis(60);
+/// The longest pause.
+const NOTICE_EVERY_MAX: Duration = Duration::from_millis(500);
+/// How often it does.
+const MAX_NOTICES: u32 = 10;
 /// The peer's link is told to be down so long after it was last heard of.
 const DOWN_AFTER: Duration = Duration::from_secs(1);
 
@@ -52,7 +56,9 @@ pub(super) fn due(now: Instant, entry: &Entry, own: &Own, nodes: &Nodes) -> Inst
         }
     }
     let is_news = entry.acked > own.told || entry.is_greeted != own.was_greeted;
-    if is_news {
+    if entry.is_greeted != own.was_greeted {
+        due = now;
+    } else if is_news {
         due = due.min(own.told_at + HINT_EVERY);
     } else if entry.record.wraps() {
         due = due.min(own.told_at + KEEP_HINTING);
@@ -65,10 +71,9 @@ pub(super) fn due(now: Instant, entry: &Entry, own: &Own, nodes: &Nodes) -> Inst
 }
 
 /// When this node is to take a transfer over by itself, if it is the heir.
-pub(super) fn inherits_at(entry: &Entry, nodes: &Nodes) -> Option<Instant> {
-    if entry.record.content.is_none() {
-        return None;
-    }
+pub(super) fn inherits_at(flow: &Flow, entry: &Entry, nodes: &Nodes) -> Option<Instant> {
+    // A write ends with its node.
+    entry.record.content?;
     if entry.tenure.owner == nodes.me {
         // It was this node's before it began anew: nobody has its timers.
         return entry.created.checked_add(DOWN_AFTER);
@@ -77,8 +82,8 @@ pub(super) fn inherits_at(entry: &Entry, nodes: &Nodes) -> Option<Instant> {
     if owner.is_up {
         return None;
     }
-    let heir = entry.directory.iter().find(|id| nodes.is_up(**id));
-    let since = owner.since.filter(|_| heir == Some(&nodes.me))?;
+    let heir = nodes.keepers(flow).into_iter().find(|id| nodes.is_up(*id));
+    let since = owner.since.filter(|_| heir == Some(nodes.me))?;
     since
         .max(entry.created)
         .checked_add(HEIR_AFTER.saturating_sub(DOWN_AFTER))
@@ -109,8 +114,11 @@ impl Node {
             self.tell_record(now, flow);
             self.release(now, flow);
             self.hint(now, flow);
-        } else if inherits_at(entry, &state.nodes).is_some_and(|at| now >= at) {
+        } else if inherits_at(flow, entry, &state.nodes).is_some_and(|at| now >= at) {
             self.inherit(now, flow);
+        } else if entry.answering.next_notice.is_some_and(|at| now >= at) {
+            self.look_at_session(now, flow);
+            self.notice_again(now, flow);
         }
         if let Some(state) = &mut self.shared {
             state.schedule(now, flow);
@@ -227,6 +235,20 @@ impl Node {
         }
         self.server.release(flow);
         self.bound_owner(now, flow);
+        // What comes to them from now on is of this transfer.
+        let own = self
+            .shared
+            .as_ref()
+            .and_then(|s| s.entries.get(flow)?.own.as_ref());
+        let holders = own.map(|own| own.holders.iter().filter(|(_, holder)| holder.is_kept));
+        for id in holders
+            .into_iter()
+            .flatten()
+            .map(|(id, _)| *id)
+            .collect::<Vec<_>>()
+        {
+            self.hint_to(now, flow, id);
+        }
     }
 
     /// How far the owner may send: what every holder that counts knows, and so many blocks more.
@@ -269,8 +291,12 @@ impl Node {
         }
         let is_news = acked > own.told || is_greeted != own.was_greeted;
         let pause = now.saturating_duration_since(own.told_at);
-        let is_due = is_news && (pause >= HINT_EVERY || acked >= own.told + HINT_BLOCKS);
-        if !is_due && !(wraps && pause >= KEEP_HINTING) {
+        // The first news tells a late ACK of another transfer from one of this.
+        let is_first = is_greeted != own.was_greeted;
+        let is_due =
+            is_first || (is_news && (pause >= HINT_EVERY || acked >= own.told + HINT_BLOCKS));
+        let is_kept_alive = wraps && pause >= KEEP_HINTING;
+        if !is_due && !is_kept_alive {
             return;
         }
         (own.told, own.told_at, own.was_greeted) = (acked, now, is_greeted);
@@ -317,6 +343,10 @@ impl Node {
         let is_news = entry.learn(now, acked, is_greeted);
         entry.heard = now;
         if entry.own.is_some() {
+            if is_news {
+                // An heir has found its client.
+                self.server.set_role(now, &flow, Role::Owner);
+            }
             self.tick(now, &flow);
             let told = self.shared.as_ref().and_then(|state| {
                 let own = state.entries.get(&flow)?.own.as_ref()?;
@@ -351,6 +381,26 @@ impl Node {
         self.bound_session(now, &flow);
     }
 
+    /// The owner has shown that it knows less of the client than this node does.
+    pub(super) fn tell_owner_news(&mut self, now: Instant, flow: &Flow) {
+        let entry = self.shared.as_ref().and_then(|s| s.entries.get(flow));
+        if entry.is_some_and(|entry| entry.own.is_none() && entry.has_news_for_owner()) {
+            self.notice(now, flow);
+        }
+    }
+
+    /// Tells the owner again, while it does not know what this node does.
+    fn notice_again(&mut self, now: Instant, flow: &Flow) {
+        let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) else {
+            return;
+        };
+        if entry.has_news_for_owner() {
+            self.notice(now, flow);
+        } else {
+            entry.answering.next_notice = None;
+        }
+    }
+
     /// Tells the owner that the client came here.
     pub(super) fn notice(&mut self, now: Instant, flow: &Flow) {
         let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) else {
@@ -359,7 +409,12 @@ impl Node {
         if entry.own.is_some() {
             return;
         }
-        entry.answering.noticed.get_or_insert(now);
+        let answering = &mut entry.answering;
+        answering.noticed.get_or_insert(now);
+        let pause = NOTICE_EVERY * 2_u32.pow(answering.notices.min(4));
+        answering.notices = answering.notices.saturating_add(1);
+        answering.next_notice =
+            (answering.notices <= MAX_NOTICES).then(|| now + pause.min(NOTICE_EVERY_MAX));
         let notice = Message::Notice {
             flow: *flow,
             nonce: entry.record.nonce,
@@ -386,8 +441,9 @@ impl Node {
             owner: me,
         };
         let floor = entry.floor;
-        let holders = entry.directory.iter().chain([&before]);
-        let holders = holders.filter(|id| **id != me);
+        let mut holders = state.nodes.keepers(flow);
+        holders.push(before);
+        let holders = holders.iter().filter(|id| **id != me);
         let holders = holders.map(|id| {
             let mut holder = Holder::new(now, floor);
             let peer = state.nodes.peers.get(id);

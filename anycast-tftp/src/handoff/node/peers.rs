@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::Node;
+use crate::handoff::entry::Holder;
 use crate::handoff::limits::{HINT_MARGIN, LEASE};
 use crate::handoff::record::NodeId;
 use crate::handoff::wire::{Message, messages};
 use crate::proto::Flow;
+use crate::proto::server::REPEAT_GRACE;
 
 impl Node {
     /// A peer can be reached, or no more.
@@ -48,6 +50,7 @@ impl Node {
         self.server.set_alone(is_alone);
         let flows: Vec<Flow> = state.entries.keys().copied().collect();
         for flow in flows {
+            self.keep_elsewhere(now, &flow);
             if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow))
                 && let Some(holder) = entry.own.as_mut().and_then(|own| own.holders.get_mut(&id))
                 && is_up
@@ -66,11 +69,35 @@ impl Node {
         }
     }
 
+    /// Where the directory is gone, others keep the record.
+    fn keep_elsewhere(&mut self, now: Instant, flow: &Flow) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let me = state.nodes.me;
+        let keepers = state.nodes.keepers(flow);
+        let Some(entry) = state.entries.get_mut(flow) else {
+            return;
+        };
+        let acked = entry.floor;
+        if let Some(own) = &mut entry.own {
+            for id in keepers.into_iter().filter(|id| *id != me) {
+                own.holders
+                    .entry(id)
+                    .or_insert_with(|| Holder::new(now, acked));
+            }
+        }
+    }
+
     /// A datagram of a peer.
     pub(super) fn take_message(&mut self, now: Instant, from: NodeId, datagram: &[u8]) {
         let Some(state) = &self.shared else {
             return;
         };
+        if state.deaf_until.is_some_and(|until| now < until) {
+            // It came while this node did not run; what matters is said again.
+            return;
+        }
         if !state.nodes.peers.contains_key(&from) {
             self.server.stats_mut().messages_refused += 1;
             return;
@@ -232,8 +259,7 @@ impl Node {
             && !own.holders.contains_key(&older)
         {
             // It is to know that its transfer is over.
-            own.holders
-                .insert(older, crate::handoff::entry::Holder::new(now, acked));
+            own.holders.insert(older, Holder::new(now, acked));
             if let Some(held) = &mut own.held {
                 held.revoking.insert(older);
             }
@@ -280,10 +306,13 @@ impl Node {
             }
         }
         self.learn(now, flow, *acked, *is_greeted, *silence);
-        self.meet(now, flow, from, *tenure);
+        self.meet(now, flow, from, *tenure, (*acked, *is_greeted));
         let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) else {
             return;
         };
+        if tenure.owner == from {
+            entry.held_until = entry.held_until.min(now);
+        }
         entry.floor = entry.floor.max((*floor).min(entry.acked));
         entry.pace.learn(*pace);
         if entry.record.wraps() && entry.own.is_none() {
@@ -300,6 +329,7 @@ impl Node {
             self.say(from, &known);
         }
         self.confirmed(now, flow);
+        self.tell_owner_news(now, flow);
         self.bound_session(now, flow);
         self.retry_stranger(now, flow);
         if let Some(state) = &mut self.shared {
@@ -392,9 +422,6 @@ impl Node {
             };
             return self.say(from, &end);
         }
-        if !entry.is_confirmed {
-            return;
-        }
         let progress = self.server.progress(&flow).filter(|_| entry.own.is_some());
         if let Some((acked, is_greeted, heard)) = progress {
             entry.learn(now, acked, is_greeted);
@@ -403,7 +430,7 @@ impl Node {
         let mut standing = entry.standing(now);
         standing.echo = stamp;
         // In a transfer that wraps only its owner knows enough.
-        if entry.own.is_some() || !entry.record.wraps() {
+        if entry.is_confirmed && (entry.own.is_some() || !entry.record.wraps()) {
             standing.lease = LEASE;
             let until = now + LEASE + HINT_MARGIN;
             if !entry.directory.contains(&from) {
@@ -428,11 +455,10 @@ impl Node {
         if !entry.is_live() {
             return;
         }
-        entry.unanswered.remove(&from);
-        let nobody = entry.unanswered.is_empty();
         if entry.tenure.owner == from && entry.own.is_none() && entry.record.content.is_some() {
             // It has begun anew.
-            let mut others = entry.directory.iter().filter(|id| **id != from);
+            let keepers = state.nodes.keepers(flow);
+            let mut others = keepers.iter().filter(|id| **id != from);
             let is_heir = others.find(|id| state.nodes.is_up(**id)) == Some(&state.nodes.me);
             if self.server.has(flow) {
                 self.take_over(now, flow, crate::proto::session::Role::Owner);
@@ -449,10 +475,8 @@ impl Node {
             holder.tries = 0;
             self.tick(now, flow);
         }
-        if nobody {
-            // They have forgotten it, and with it whatever might have come after it.
-            self.confirmed(now, flow);
-        }
+        // It has forgotten the transfer, and with it whatever might have come after it.
+        self.does_not_know(now, from, flow);
     }
 
     fn end(&mut self, now: Instant, from: NodeId, flow: &Flow, nonce: u64) {
@@ -460,9 +484,16 @@ impl Node {
         let Some(state) = &mut self.shared else {
             return;
         };
+        state.ends.insert(now, nonce);
         if let Some(entry) = state.entries.get_mut(flow)
             && entry.record.nonce == nonce
         {
+            let repeated = entry.answering.repeated;
+            let was_repeated =
+                repeated.is_some_and(|at| now.saturating_duration_since(at) < REPEAT_GRACE);
+            if entry.is_live() && was_repeated && entry.acked == 0 {
+                return self.renew(now, from, flow);
+            }
             if entry.is_live() {
                 self.over(now, flow);
             }

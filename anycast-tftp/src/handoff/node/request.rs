@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::{Node, State, own};
-use crate::handoff::entry::{Entry, Held, Holder, Over, Own};
+use crate::handoff::entry::{Answering, Entry, Held, Holder, Over, Own};
 use crate::handoff::fleet::Mode;
 use crate::handoff::limits::{MAX_RECORDS, REVOKE_WAIT};
 use crate::handoff::record::{NodeId, Record, Tenure};
@@ -122,10 +122,15 @@ impl Node {
             hold: Duration::ZERO,
             lease: Duration::ZERO,
             echo: 0,
+            is_sure: true,
         };
         let mut entry = Entry::new(now, standing, directory, me);
-        let holders = entry.directory.iter().filter(|id| **id != me);
-        let holders = holders.map(|id| (*id, Holder::new(now, 0)));
+        let holders = state
+            .nodes
+            .keepers(&flow)
+            .into_iter()
+            .filter(|id| *id != me);
+        let holders = holders.map(|id| (id, Holder::new(now, 0)));
         let is_held = has_content && state.fleet.mode == Mode::BeforeReply;
         entry.own = Some(Own {
             held: is_held.then(|| Held {
@@ -151,6 +156,39 @@ impl Node {
         self.server.set_report(&flow, own::HINT_BLOCKS_FIRST, now);
     }
 
+    /// A transfer has ended elsewhere whose request was answered here a moment ago: the client has
+    /// ended it there first, and then asked for the same again. That is a new transfer.
+    pub(super) fn renew(&mut self, now: Instant, from: NodeId, flow: &Flow) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let (me, nonce) = (state.nodes.me, state.nonce());
+        let keepers = state.nodes.keepers(flow);
+        let Some(entry) = state.entries.get_mut(flow) else {
+            return;
+        };
+        entry.record.nonce = nonce;
+        entry.record.order = entry.record.order.saturating_add(1);
+        entry.tenure = Tenure {
+            epoch: 0,
+            owner: me,
+        };
+        entry.heard = now;
+        entry.answering = Answering::default();
+        let keepers = keepers.into_iter().chain([from]).filter(|id| *id != me);
+        entry.own = Some(Own {
+            held: None,
+            holders: keepers.map(|id| (id, Holder::new(now, 0))).collect(),
+            guests: BTreeMap::new(),
+            told_at: now,
+            told: 0,
+            was_greeted: false,
+        });
+        self.server.set_role(now, flow, Role::Owner);
+        self.server.set_report(flow, own::HINT_BLOCKS_FIRST, now);
+        self.tick(now, flow);
+    }
+
     /// The transfer of a flow has ended, here or by what the client sent here.
     pub(super) fn over(&mut self, now: Instant, flow: &Flow) {
         let Some(state) = &mut self.shared else {
@@ -160,7 +198,7 @@ impl Node {
         let Some(entry) = state.entries.get_mut(flow).filter(|entry| entry.is_live()) else {
             return;
         };
-        let mut untold: BTreeSet<NodeId> = entry.directory.iter().copied().collect();
+        let mut untold: BTreeSet<NodeId> = state.nodes.keepers(flow).into_iter().collect();
         untold.insert(entry.tenure.owner);
         if let Some(own) = &entry.own {
             untold.extend(own.holders.keys().copied());
@@ -239,12 +277,10 @@ impl State {
     pub(super) fn may_still_answer(&self, now: Instant, old: &Entry) -> BTreeSet<NodeId> {
         let mut nodes: BTreeSet<NodeId> = match &old.over {
             Some(over) => over.untold.clone(),
-            None => old
-                .directory
-                .iter()
-                .copied()
-                .chain([old.tenure.owner])
-                .collect(),
+            None => {
+                let keepers = self.nodes.keepers(&old.record.flow);
+                keepers.into_iter().chain([old.tenure.owner]).collect()
+            }
         };
         nodes.retain(|id| self.may_be_there(now, *id));
         nodes

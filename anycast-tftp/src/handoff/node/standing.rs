@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Node;
 use crate::handoff::entry::Entry;
 use crate::handoff::limits::{LEASE, REVOKE_WAIT};
-use crate::handoff::record::NodeId;
+use crate::handoff::record::{NodeId, Tenure};
 use crate::handoff::wire::{Message, Standing};
 use crate::proto::Flow;
 use crate::proto::server::REPEAT_GRACE;
@@ -29,6 +29,14 @@ impl Node {
             self.server.stats_mut().messages_refused += 1;
             return;
         }
+        if state.ends.contains(standing.record.nonce) {
+            let end = Message::End {
+                flow,
+                nonce: standing.record.nonce,
+                order: standing.record.order,
+            };
+            return self.say(from, &end);
+        }
         let Some(entry) = state.entries.get(&flow) else {
             return self.take_up(now, from, standing, None);
         };
@@ -47,8 +55,14 @@ impl Node {
         let old = &entry.record;
         // A tombstone of who is no holder says nothing of what came after it.
         let is_stale = !entry.is_live() && !entry.directory.contains(&state.nodes.me);
-        let is_above = is_stale || (new.order, new.nonce) > (old.order, old.nonce);
         let silence = now.saturating_duration_since(entry.heard);
+        // Of two that did not know of each other the client is in the later one.
+        let is_later = if entry.is_live() && old.order == new.order && old.request != new.request {
+            standing.silence < silence
+        } else {
+            new.nonce > old.nonce
+        };
+        let is_above = is_stale || new.order > old.order || (new.order == old.order && is_later);
         let is_active = entry.is_live() && (entry.is_young(now) || silence < REPEAT_GRACE);
         let is_same = old.request == new.request && is_active;
         // One request that came to two nodes, and this one has answered it already.
@@ -67,8 +81,15 @@ impl Node {
             return self.over(now, &flow);
         }
         if was_answered || !is_above {
-            let is_over = !is_same
-                && (!entry.is_live() || silence > standing.silence.saturating_add(LEFT_FOR));
+            // The client is in the transfer in which it was heard of later; of one request it may
+            // be a double.
+            let pause = if old.request == new.request {
+                LEFT_FOR
+            } else {
+                Duration::ZERO
+            };
+            let is_over =
+                !is_same && (!entry.is_live() || silence > standing.silence.saturating_add(pause));
             let refused = Message::Refused {
                 nonce: new.nonce,
                 is_over,
@@ -102,6 +123,7 @@ impl Node {
             return;
         };
         let older = state.remove(&flow);
+        state.strangers.forget(&flow);
         self.take_up(now, from, standing, older);
         if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow)) {
             entry.has_session = has_session;
@@ -160,7 +182,8 @@ impl Node {
             standing.is_greeted,
             standing.silence,
         );
-        self.meet(now, &flow, from, standing.tenure);
+        let known = (standing.acked, standing.is_greeted);
+        self.meet(now, &flow, from, standing.tenure, known);
         let Some(state) = &mut self.shared else {
             return;
         };
@@ -168,6 +191,9 @@ impl Node {
         let Some(entry) = state.entries.get_mut(&flow) else {
             return;
         };
+        if standing.tenure.owner == from {
+            entry.held_until = entry.held_until.min(now + standing.hold);
+        }
         entry.floor = entry.floor.max(standing.floor.min(entry.acked));
         entry.pace.learn(standing.pace);
         trust(at, standing.lease, entry);
@@ -176,7 +202,11 @@ impl Node {
         let is_owner = entry.own.is_some();
         let has_content = content.is_none_or(|content| state.contents.get(&content).is_some());
         let stamp = state.stamp(now);
-        self.confirmed(now, &flow);
+        if standing.is_sure {
+            self.confirmed(now, &flow);
+        } else {
+            self.does_not_know(now, from, &flow);
+        }
         if !is_owner && standing.echo == 0 {
             let kept = Message::Kept {
                 flow,
@@ -188,6 +218,7 @@ impl Node {
             };
             self.say(from, &kept);
         }
+        self.tell_owner_news(now, &flow);
         self.bound_session(now, &flow);
         self.retry_stranger(now, &flow);
         self.tick(now, &flow);
@@ -221,7 +252,8 @@ impl Node {
         now: Instant,
         flow: &Flow,
         from: NodeId,
-        tenure: crate::handoff::record::Tenure,
+        tenure: Tenure,
+        known: (u64, bool),
     ) {
         let Some(state) = &mut self.shared else {
             return;
@@ -234,6 +266,8 @@ impl Node {
             entry.owner_said = now;
             entry.answering.noticed = None;
             entry.answering.advances = 0;
+            entry.answering.notices = 0;
+            entry.answering.owner_knows = (known.0, known.1);
         }
         if tenure > entry.tenure && tenure.owner != me {
             self.yield_to(now, flow, tenure);
@@ -299,6 +333,17 @@ impl Node {
         }
         self.bound_session(now, flow);
         self.retry_stranger(now, flow);
+    }
+
+    /// A node that was asked cannot tell either: where none can, what is known here has to do.
+    pub(super) fn does_not_know(&mut self, now: Instant, from: NodeId, flow: &Flow) {
+        let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) else {
+            return;
+        };
+        entry.unanswered.remove(&from);
+        if entry.unanswered.is_empty() {
+            self.confirmed(now, flow);
+        }
     }
 
     /// Asks whether a transfer still is what this node knows; alone it waits until no other

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::Node;
+use super::{Entry, Node, State};
 use crate::handoff::limits::{
     AHEAD, ASKS, ASKS_OF_PREFIX, ASKS_OF_PREFIX_RATE, ASKS_RATE, HOLD, MAX_HELD,
 };
@@ -18,6 +18,8 @@ use crate::proto::server::{Adopt, Begun};
 
 /// Longest packet that is kept: those that are not blocks of writes are short.
 const MAX_KEPT: usize = 2048;
+/// What a node that went away longer ago than this has answered, its client does not wait for.
+const GONE: Duration = Duration::from_secs(60);
 /// A flow is asked about again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(150);
 /// Prefixes whose questions are counted; beyond, those that have asked nothing lately are forgotten.
@@ -28,6 +30,8 @@ struct Kept {
     datagram: Box<[u8]>,
     until: Instant,
     asked_at: Instant,
+    /// Its place among the deadlines.
+    due: Instant,
     /// Who has not answered yet.
     asked: BTreeSet<NodeId>,
 }
@@ -79,7 +83,7 @@ impl Strangers {
 
     pub(super) fn forget(&mut self, flow: &Flow) -> Option<Box<[u8]>> {
         let kept = self.kept.remove(flow)?;
-        self.due.remove(&(kept.until, *flow));
+        self.due.remove(&(kept.due, *flow));
         Some(kept.datagram)
     }
 
@@ -102,6 +106,14 @@ impl Strangers {
             at: now,
         });
         bucket.take(now, ASKS_OF_PREFIX, ASKS_OF_PREFIX_RATE) && self.all.take(now, ASKS, ASKS_RATE)
+    }
+}
+
+impl State {
+    /// Whether no other node that is to know of a transfer can be reached.
+    fn is_left(&self, entry: &Entry) -> bool {
+        let mut others = entry.directory.iter().chain([&entry.tenure.owner]);
+        !others.any(|id| *id != self.nodes.me && self.nodes.is_up(*id))
     }
 }
 
@@ -162,11 +174,47 @@ impl Node {
         };
         let me = state.nodes.me;
         let is_holder = entry.tenure.owner == me || entry.directory.contains(&me);
-        let is_leased = is_holder || entry.lease.is_some_and(|until| now < until);
+        // Where nobody could allow it, nobody can forbid it.
+        let is_left = state.is_left(entry);
+        let is_leased = is_holder || is_left || entry.lease.is_some_and(|until| now < until);
         let is_certain = !entry.record.wraps() || entry.own.is_some() || now < entry.trust;
         let is_allowed = entry.is_confirmed && is_leased && is_certain;
         let content = entry.record.content;
-        is_allowed && content.is_some_and(|content| state.content(now, &content).is_some())
+        match content.filter(|_| is_allowed) {
+            Some(content) => state.content(now, &content).is_some(),
+            None => false,
+        }
+    }
+
+    /// Whether what a session knows is enough to take a packet: an ACK far beyond that is looked at
+    /// together with what other nodes know.
+    pub(super) fn is_certain(&mut self, flow: &Flow, packet: &Packet<'_>) -> bool {
+        match packet {
+            Packet::Ack { block } => self.server.is_plausible(flow, *block),
+            Packet::ReadRequest(_)
+            | Packet::WriteRequest(_)
+            | Packet::Data { .. }
+            | Packet::Error { .. }
+            | Packet::OptionAck(_) => true,
+        }
+    }
+
+    /// Whether every node that may have answered the client can be asked: nobody who holds the
+    /// record went away lately.
+    fn others_know(&self, now: Instant, flow: &Flow) -> bool {
+        let Some(state) = &self.shared else {
+            return false;
+        };
+        let Some(entry) = state.entries.get(flow) else {
+            return false;
+        };
+        let me = state.nodes.me;
+        let mut others = entry.directory.iter().chain([&entry.tenure.owner]);
+        others.all(|id| {
+            let gone = state.nodes.peers.get(id).filter(|peer| !peer.is_up);
+            let since = gone.map(|peer| peer.since.unwrap_or(state.start));
+            *id == me || since.is_none_or(|at| now.saturating_duration_since(at) > GONE)
+        })
     }
 
     /// Answers an ACK from the record.
@@ -174,30 +222,54 @@ impl Node {
         let Some(entry) = self.shared.as_ref().and_then(|s| s.entries.get(&flow)) else {
             return;
         };
+        if now < entry.held_until && self.others_know(now, &flow) {
+            // It may be of the transfer before.
+            return self.keep(now, flow, datagram);
+        }
+        let Some(entry) = self.shared.as_ref().and_then(|s| s.entries.get(&flow)) else {
+            return;
+        };
+        let is_late = now.saturating_duration_since(entry.heard) >= MIN_RTO;
+        if entry.is_behind(wire) && is_late {
+            // It has heard an old block, and says so: what it lacks it gets.
+            return self.answer_again(now, flow, entry.acked);
+        }
         let Some(block) = entry.resolve(wire) else {
             self.server.stats_mut().ambiguous += 1;
             return;
         };
+        if !entry.is_plausible(block) && self.others_know(now, &flow) {
+            return self.keep(now, flow, datagram);
+        }
         let greets = block == 0 && !entry.is_greeted && !entry.record.oack.is_empty();
         let is_known = block == entry.acked && !greets;
         // Somebody has answered it; a client that did not get that waits before it repeats.
-        if is_known && now.saturating_duration_since(entry.heard) < MIN_RTO {
+        if is_known && !is_late {
             self.server.stats_mut().duplicates += 1;
             return;
+        }
+        if is_known {
+            return self.answer_again(now, flow, block);
         }
         if !self.adopt(now, &flow, false) {
             return;
         }
         self.server.set_report(&flow, 0, now);
-        if is_known {
-            self.server.repeat(&flow);
-            if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow)) {
-                entry.heard = now;
-            }
-            self.acked(now, flow, block);
-        } else if let Ok(packet) = Packet::parse(datagram) {
+        if let Ok(packet) = Packet::parse(datagram) {
             self.server.handle_packet(now, flow, datagram, packet);
         }
+    }
+
+    /// Sends what follows the last ACK once more: what was sent has not arrived.
+    fn answer_again(&mut self, now: Instant, flow: Flow, block: u64) {
+        if !self.adopt(now, &flow, false) {
+            return;
+        }
+        self.server.repeat(&flow);
+        if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow)) {
+            entry.heard = now;
+        }
+        self.acked(now, flow, block);
     }
 
     /// Makes a session of a record.
@@ -266,7 +338,8 @@ impl Node {
         };
         let me = state.nodes.me;
         let is_holder = entry.tenure.owner == me || entry.directory.contains(&me);
-        let lease = (!is_holder).then(|| entry.lease.unwrap_or(now));
+        let is_left = state.is_left(entry);
+        let lease = (!is_holder && !is_left).then(|| entry.lease.unwrap_or(now));
         let trust = (entry.record.wraps() && entry.own.is_none()).then_some(entry.trust);
         let until = [lease, trust, (!entry.is_confirmed).then_some(now)];
         let until = until.into_iter().flatten().min();
@@ -308,15 +381,16 @@ impl Node {
             return;
         }
         self.server.stats_mut().held += 1;
-        let until = now + HOLD;
+        let due = now + ASK_AGAIN;
         let kept = Kept {
             datagram: datagram.into(),
-            until,
+            until: now + HOLD,
             asked_at: now,
+            due,
             asked,
         };
         state.strangers.kept.insert(flow, kept);
-        state.strangers.due.insert((until, flow));
+        state.strangers.due.insert((due, flow));
     }
 
     /// Asks whoever may know a flow; who that is.
@@ -324,7 +398,7 @@ impl Node {
         let Some(state) = &mut self.shared else {
             return BTreeSet::new();
         };
-        let mut whom: BTreeSet<NodeId> = state.nodes.directory(flow).into_iter().collect();
+        let mut whom: BTreeSet<NodeId> = state.nodes.keepers(flow).into_iter().collect();
         if let Some(entry) = state.entries.get_mut(flow) {
             whom.insert(entry.tenure.owner);
             entry.asked = Some(now);
@@ -364,7 +438,7 @@ impl Node {
         let Some(state) = &mut self.shared else {
             return;
         };
-        let is_live = state.entries.get(flow).is_some_and(super::Entry::is_live);
+        let is_live = state.entries.get(flow).is_some_and(Entry::is_live);
         let is_answerable = is_live && self.may_answer(now, flow);
         let Some(state) = &mut self.shared else {
             return;
@@ -374,6 +448,24 @@ impl Node {
             .get(flow)
             .is_some_and(|entry| entry.record.content.is_none());
         if !is_live || is_answerable || is_write {
+            let kept = state.strangers.kept.get(flow);
+            let wire = kept.and_then(|kept| match Packet::parse(&kept.datagram) {
+                Ok(Packet::Ack { block }) => Some(block),
+                _ => None,
+            });
+            let block = state
+                .entries
+                .get(flow)
+                .zip(wire)
+                .and_then(|(entry, wire)| Some((entry, entry.resolve(wire)?)));
+            let is_doubtful = block
+                .is_some_and(|(entry, block)| now < entry.held_until || !entry.is_plausible(block));
+            if is_doubtful && self.others_know(now, flow) {
+                return;
+            }
+            let Some(state) = &mut self.shared else {
+                return;
+            };
             let Some(datagram) = state.strangers.forget(flow) else {
                 return;
             };
@@ -388,7 +480,7 @@ impl Node {
 
     /// Packets that were kept long enough are dropped.
     pub(super) fn forget_strangers(&mut self, now: Instant) {
-        let Some(state) = &mut self.shared else {
+        let Some(mut state) = self.shared.as_mut() else {
             return;
         };
         while let Some((_, flow)) = state
@@ -398,8 +490,24 @@ impl Node {
             .copied()
             .filter(|(at, _)| *at <= now)
         {
-            state.strangers.forget(&flow);
-            self.server.stats_mut().held_in_vain += 1;
+            state.strangers.due.pop_first();
+            let Some(kept) = state.strangers.kept.get_mut(&flow) else {
+                continue;
+            };
+            if now >= kept.until {
+                state.strangers.kept.remove(&flow);
+                self.server.stats_mut().held_in_vain += 1;
+                continue;
+            }
+            // The question, or its answer, may have been lost.
+            kept.asked_at = now;
+            kept.due = kept.until.min(now + ASK_AGAIN);
+            state.strangers.due.insert((kept.due, flow));
+            self.ask(now, &flow);
+            let Some(next) = &mut self.shared else {
+                return;
+            };
+            state = next;
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Node;
-use crate::handoff::limits::HEIR_AFTER;
+use crate::handoff::limits::WRITE_LOST_AFTER;
 use crate::handoff::record::NodeId;
 use crate::handoff::wire::Message;
 use crate::proto::Flow;
@@ -47,7 +47,7 @@ impl Node {
         };
         if !peer.is_up {
             let down = peer.since.map(|at| now.saturating_duration_since(at));
-            if down.is_some_and(|down| down >= HEIR_AFTER) {
+            if down.is_some_and(|down| down >= WRITE_LOST_AFTER) {
                 tracing::info!(client = %flow.remote, file = %entry.record.name, node = %peer.name, "a write ends: its node is gone");
                 self.server
                     .refuse_shared(flow, "the server that has the file is gone");

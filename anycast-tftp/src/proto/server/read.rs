@@ -90,6 +90,7 @@ pub(super) fn handle_ack(
         }
         Acked::Stray => {
             out.stats.strays += 1;
+            shared::repeat_where_nobody_does(id, session, out, now);
             None
         }
     }

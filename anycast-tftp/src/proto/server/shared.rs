@@ -12,7 +12,7 @@ use super::super::stats::Stats;
 use super::super::table::{Flow, SessionId};
 use super::super::transfer::{Rollover, Sender};
 use super::{End, Outputs, Server};
-use crate::handoff::limits::{ALONE_AFTER, HEIR_PROBES};
+use crate::handoff::limits::{ALONE_AFTER, ALONE_RESENDS, HEIR_PROBES};
 use crate::store::{Content, ContentId, FileName};
 
 /// How long a session that only answers outlives the last packet that came to it.
@@ -253,6 +253,18 @@ impl Server {
         Some((session.acked(), is_greeted, session.last_heard))
     }
 
+    /// Whether an ACK is of a block that the client can have by now, as far as is known here. One
+    /// that is not may be a late double, of the transfer before.
+    pub(crate) fn is_plausible(&mut self, flow: &Flow, wire: u16) -> bool {
+        self.session(flow).is_none_or(|(_, session, _)| {
+            let is_alone = session.share.role == Role::Alone;
+            match &session.phase {
+                Phase::Reading(reading) => is_alone || reading.sender.is_plausible(wire),
+                Phase::Opening | Phase::Writing(_) | Phase::Lingering { .. } => true,
+            }
+        })
+    }
+
     /// The counters, for what handoff counts.
     pub(crate) const fn stats_mut(&mut self) -> &mut Stats {
         &mut self.out.stats
@@ -417,7 +429,8 @@ pub(super) fn expired(
         }
         Role::Owner | Role::Heir => {
             let is_stale = session.share.until.is_some_and(|until| now >= until);
-            let is_alone = out.is_alone && silence >= ALONE_AFTER;
+            let is_alone =
+                out.is_alone && silence >= ALONE_AFTER && session.silence >= ALONE_RESENDS;
             let has_probed = session.share.role == Role::Heir && session.silence >= HEIR_PROBES;
             let patience = session.patience(now);
             if !(is_stale || is_alone || has_probed) || patience.is_zero() {

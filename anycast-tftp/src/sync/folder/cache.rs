@@ -1,11 +1,11 @@
 //! What is at each path as far as we know, so that a scan hashes only what changed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::BTreeSet;
 
 use super::disk::Stamp;
 use crate::store::FileName;
 use crate::sync::content::{ContentHash, ContentId};
+use crate::sync::sorted::Sorted;
 
 /// The file may have been changed again without its times showing it: hash it once more.
 const RACY: u64 = 1;
@@ -61,77 +61,102 @@ impl Entry {
 /// Paths and what they hold.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    entries: BTreeMap<FileName, Entry>,
-    /// The first bytes of the hash, and where it is.
-    places: BTreeSet<(u32, Option<FileName>)>,
+    /// By number: what is last takes the place of one that goes.
+    rows: Vec<(FileName, Entry)>,
+    by_name: Sorted,
+    /// By hash, then by name.
+    by_content: Sorted,
     /// Folders that an install created, and that go when they are empty.
     pub(super) made: BTreeSet<Box<str>>,
     /// Something changed since the cache was saved.
     pub(super) is_dirty: bool,
 }
 
-fn prefix(hash: &[u8; 32]) -> u32 {
-    u32::from_be_bytes(hash.first_chunk().copied().unwrap_or_default())
+fn row(rows: &[(FileName, Entry)], number: u32) -> Option<&(FileName, Entry)> {
+    rows.get(usize::try_from(number).ok()?)
+}
+
+fn is_before_name(rows: &[(FileName, Entry)], name: &str) -> impl Fn(u32) -> bool {
+    move |number| row(rows, number).is_some_and(|(known, _)| known.as_str() < name)
+}
+
+fn is_before_content(
+    rows: &[(FileName, Entry)],
+    hash: &[u8; 32],
+    name: &str,
+) -> impl Fn(u32) -> bool {
+    move |number| {
+        let row = row(rows, number);
+        row.is_some_and(|(known, entry)| (&entry.hash, known.as_str()) < (hash, name))
+    }
 }
 
 impl Cache {
-    pub(super) fn from_sorted(
-        entries: BTreeMap<FileName, Entry>,
-        made: BTreeSet<Box<str>>,
-    ) -> Self {
-        let places = entries
-            .iter()
-            .map(|(name, entry)| (prefix(&entry.hash), Some(name.clone())))
-            .collect();
-        Self {
-            entries,
-            places,
-            made,
-            is_dirty: false,
-        }
-    }
-
-    /// Maps that grew one by one are half empty; this makes them full. They stay usable.
+    /// What grew in no order takes more than it has to; this tidies. It stays usable.
     pub(super) fn pack(&mut self) {
-        self.entries = std::mem::take(&mut self.entries).into_iter().collect();
-        self.places = std::mem::take(&mut self.places).into_iter().collect();
+        self.by_name.pack();
+        self.by_content.pack();
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.rows.len()
     }
 
+    /// In order of name.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&FileName, &Entry)> {
-        self.entries.iter()
+        let numbers = self.by_name.iter();
+        let rows = numbers.filter_map(|number| row(&self.rows, number));
+        rows.map(|(name, entry)| (name, entry))
     }
 
     pub(super) fn get(&self, name: &str) -> Option<(&FileName, &Entry)> {
-        self.entries.get_key_value(name)
+        let (name, entry) = row(&self.rows, self.number(name)?)?;
+        Some((name, entry))
     }
 
     pub(super) fn content(&self, name: &str) -> Option<ContentId> {
-        self.entries.get(name).map(Entry::content)
+        self.get(name).map(|(_, entry)| entry.content())
     }
 
     /// Says whether the content there is another than before.
     pub(super) fn insert(&mut self, name: FileName, mut entry: Entry) -> bool {
         self.is_dirty = true;
         entry.print |= SEEN;
-        let place = (prefix(&entry.hash), Some(name.clone()));
-        let old = self.entries.insert(name.clone(), entry);
-        if old.is_some_and(|old| old.hash == entry.hash) {
-            return false;
+        self.put(name, entry)
+    }
+
+    /// Says whether the content there is another than before.
+    pub(super) fn put(&mut self, name: FileName, entry: Entry) -> bool {
+        let Some(number) = self.number(name.as_str()) else {
+            let Ok(number) = u32::try_from(self.rows.len()) else {
+                return true; // more than there are numbers for: hashed again by each scan
+            };
+            let rows = &self.rows;
+            let is_before = is_before_name(rows, name.as_str());
+            self.by_name.insert(number, is_before);
+            let is_before = is_before_content(rows, &entry.hash, name.as_str());
+            self.by_content.insert(number, is_before);
+            self.rows.push((name, entry));
+            return true;
+        };
+        let old = row(&self.rows, number).map(|(_, old)| old.hash);
+        let is_other = old != Some(entry.hash);
+        if let Some(old) = old.filter(|_| is_other) {
+            let is_before = is_before_content(&self.rows, &old, name.as_str());
+            self.by_content.remove(number, is_before);
+            let is_before = is_before_content(&self.rows, &entry.hash, name.as_str());
+            self.by_content.insert(number, is_before);
         }
-        if let Some(old) = old {
-            self.places.remove(&(prefix(&old.hash), Some(name)));
+        if let Some(known) = self.entry_mut(number) {
+            *known = entry;
         }
-        self.places.insert(place);
-        true
+        is_other
     }
 
     /// The file there has been hashed once more, when its times could be trusted.
     pub(super) fn confirm(&mut self, name: &str, content: ContentId, stamp: &Stamp) {
-        if let Some(entry) = self.entries.get_mut(name)
+        let number = self.number(name);
+        if let Some(entry) = number.and_then(|number| self.entry_mut(number))
             && entry.is_racy()
             && entry.is_at(stamp)
             && entry.content() == content
@@ -142,39 +167,50 @@ impl Cache {
     }
 
     pub(super) fn remove(&mut self, name: &str) -> Option<(FileName, ContentId)> {
-        let (name, entry) = self.entries.remove_entry(name)?;
+        let number = self.number(name)?;
+        let at = usize::try_from(number).ok()?;
+        let (_, entry) = *row(&self.rows, number)?;
         self.is_dirty = true;
-        self.places
-            .remove(&(prefix(&entry.hash), Some(name.clone())));
+        self.by_name
+            .remove(number, is_before_name(&self.rows, name));
+        let is_before = is_before_content(&self.rows, &entry.hash, name);
+        self.by_content.remove(number, is_before);
+        if let Some((moved, entry)) = self.rows.last() {
+            let last = u32::try_from(self.rows.len() - 1).ok()?;
+            let is_before = is_before_name(&self.rows, moved.as_str());
+            self.by_name.renumber(last, number, is_before);
+            let is_before = is_before_content(&self.rows, &entry.hash, moved.as_str());
+            self.by_content.renumber(last, number, is_before);
+        }
+        let (name, entry) = self.rows.swap_remove(at);
         Some((name, entry.content()))
     }
 
     /// Where a content is, as far as we know.
     pub(super) fn places_of(&self, content: &ContentId) -> Vec<(FileName, Entry)> {
-        let first = prefix(&content.hash.0);
-        self.places
-            .range((first, None)..)
-            .take_while(|(found, _)| *found == first)
-            .filter_map(|(_, name)| name.as_ref())
-            .filter_map(|name| Some((name.clone(), *self.entries.get(name)?)))
+        let is_before = is_before_content(&self.rows, &content.hash.0, "");
+        self.by_content
+            .from(&is_before)
+            .filter_map(|number| row(&self.rows, number))
+            .take_while(|(_, entry)| entry.hash == content.hash.0)
             .filter(|(_, entry)| entry.content() == *content)
+            .cloned()
             .collect()
     }
 
     /// The names of a path itself and of what is below it (all names for an empty path) that the running
     /// scan has not seen.
     pub(super) fn unseen_in(&self, path: &str) -> Vec<FileName> {
-        let own = self.entries.get_key_value(path).into_iter();
-        let (from, to) = bounds(path);
-        let below = self.entries.range::<str, _>((borrow(&from), borrow(&to)));
-        own.chain(below)
+        let rows = self.numbers_in(path);
+        rows.filter_map(|number| row(&self.rows, number))
             .filter(|(_, entry)| entry.print & SEEN == 0)
             .map(|(name, _)| name.clone())
             .collect()
     }
 
     pub(super) fn see(&mut self, name: &str) {
-        if let Some(entry) = self.entries.get_mut(name) {
+        let number = self.number(name);
+        if let Some(entry) = number.and_then(|number| self.entry_mut(number)) {
             entry.print |= SEEN;
         }
     }
@@ -183,24 +219,40 @@ impl Cache {
         let set = |entry: &mut Entry| {
             entry.print = entry.print & !SEEN | if is_seen { SEEN } else { 0 };
         };
-        let (from, to) = bounds(path);
-        let below = self
-            .entries
-            .range_mut::<str, _>((borrow(&from), borrow(&to)));
-        below.for_each(|(_, entry)| set(entry));
-        self.entries.get_mut(path).into_iter().for_each(set);
+        if path.is_empty() {
+            self.rows.iter_mut().for_each(|(_, entry)| set(entry));
+            return;
+        }
+        let numbers: Vec<_> = self.numbers_in(path).collect();
+        for number in numbers {
+            self.entry_mut(number).into_iter().for_each(set);
+        }
     }
-}
 
-/// All that begins with `path/` (the byte after the slash is `0`); all there is for an empty path.
-fn bounds(path: &str) -> (Bound<String>, Bound<String>) {
-    if path.is_empty() {
-        return (Bound::Unbounded, Bound::Unbounded);
+    fn number(&self, name: &str) -> Option<u32> {
+        let number = self.by_name.first(is_before_name(&self.rows, name))?;
+        let (known, _) = row(&self.rows, number)?;
+        (known.as_str() == name).then_some(number)
     }
-    let from = Bound::Included(format!("{path}/"));
-    (from, Bound::Excluded(format!("{path}0")))
-}
 
-fn borrow(bound: &Bound<String>) -> Bound<&str> {
-    bound.as_ref().map(String::as_str)
+    fn entry_mut(&mut self, number: u32) -> Option<&mut Entry> {
+        let row = self.rows.get_mut(usize::try_from(number).ok()?);
+        row.map(|(_, entry)| entry)
+    }
+
+    /// A path itself and what is below it; all there is for an empty path.
+    fn numbers_in(&self, path: &str) -> impl Iterator<Item = u32> {
+        let own = self.number(path).into_iter();
+        let folder = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}/")
+        };
+        let below = self.by_name.from(&is_before_name(&self.rows, &folder));
+        let is_below = move |number: &u32| {
+            let row = row(&self.rows, *number);
+            row.is_some_and(|(name, _)| name.as_str().starts_with(&folder))
+        };
+        own.chain(below.take_while(is_below))
+    }
 }

@@ -1,7 +1,6 @@
 //! The cache between two runs: a file that is taken whole or not at all. Without it everything is
 //! hashed again, and nothing else comes of it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 
 use super::Folder;
@@ -111,19 +110,19 @@ fn decode(bytes: &[u8], key: &[u8; 16]) -> Option<Cache> {
     if take(&mut rest)? != *MAGIC || take(&mut rest)? != *key {
         return None;
     }
-    let mut entries = BTreeMap::new();
+    let mut cache = Cache::default();
     for _ in 0..u64::from_le_bytes(take(&mut rest)?) {
         let name = FileName::from_wire(take_text(&mut rest)?).ok()?;
         let hash = take(&mut rest)?;
         let size = u64::from_le_bytes(take(&mut rest)?);
         let print = u64::from_le_bytes(take(&mut rest)?);
-        entries.insert(name, Entry::from_parts(hash, size, print));
+        cache.put(name, Entry::from_parts(hash, size, print));
     }
-    let mut made = BTreeSet::new();
     for _ in 0..u64::from_le_bytes(take(&mut rest)?) {
-        made.insert(std::str::from_utf8(take_text(&mut rest)?).ok()?.into());
+        let folder = std::str::from_utf8(take_text(&mut rest)?).ok()?;
+        cache.made.insert(folder.into());
     }
-    rest.is_empty().then(|| Cache::from_sorted(entries, made))
+    rest.is_empty().then_some(cache)
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {

@@ -1,6 +1,7 @@
 //! An entry as it is kept in memory: small in the common case, one version by one writer.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use super::{Dot, Entry, Version, Writer};
 use crate::sync::content::{ContentHash, ContentId};
@@ -9,27 +10,27 @@ use crate::sync::content::{ContentHash, ContentId};
 #[derive(Debug, Default)]
 pub(super) struct Writers {
     list: Vec<Writer>,
-    numbers: BTreeMap<Writer, u32>,
+    numbers: BTreeMap<Writer, u16>,
 }
 
 impl Writers {
-    /// `None`: four thousand million writers; such an entry is kept in full.
-    fn number(&mut self, writer: &Writer) -> Option<u32> {
+    /// `None`: there are 65536 others; such an entry is kept in full.
+    fn number(&mut self, writer: &Writer) -> Option<u16> {
         if let Some(number) = self.numbers.get(writer) {
             return Some(*number);
         }
-        let number = u32::try_from(self.list.len()).ok()?;
+        let number = u16::try_from(self.list.len()).ok()?;
         self.list.push(writer.clone());
         self.numbers.insert(writer.clone(), number);
         Some(number)
     }
 
-    fn get(&self, number: u32) -> Option<&Writer> {
-        self.list.get(usize::try_from(number).ok()?)
+    fn get(&self, number: u16) -> Option<&Writer> {
+        self.list.get(usize::from(number))
     }
 }
 
-/// An entry and the number of its last change.
+/// An entry and the number of its last change: 56 bytes, and a million of them are kept.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) seq: u64,
@@ -40,12 +41,30 @@ pub(super) struct Slot {
 enum Kept {
     /// One live version, and only its own writer seen, with its counter.
     One {
-        writer: u32,
-        counter: u64,
-        size: u64,
+        counter: NonZeroU64,
         hash: ContentHash,
+        size: Size,
+        writer: u16,
     },
     Many(Box<Entry>),
+}
+
+/// Below 2^48, little endian.
+#[derive(Debug, Clone, Copy)]
+struct Size([u8; 6]);
+
+impl Size {
+    fn new(size: u64) -> Option<Self> {
+        let [a, b, c, d, e, f, 0, 0] = size.to_le_bytes() else {
+            return None;
+        };
+        Some(Self([a, b, c, d, e, f]))
+    }
+
+    fn get(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
 }
 
 impl Slot {
@@ -66,10 +85,10 @@ impl Slot {
                 let mut entry = Entry::default();
                 if let Some(writer) = writers.get(*writer) {
                     let dot = Dot {
-                        counter: *counter,
+                        counter: counter.get(),
                         writer: writer.clone(),
                     };
-                    let (hash, size) = (*hash, *size);
+                    let (hash, size) = (*hash, size.get());
                     entry.write(dot, Version::File(ContentId { hash, size }));
                 }
                 entry
@@ -81,7 +100,7 @@ impl Slot {
     pub(super) fn content(&self) -> Option<ContentId> {
         match &self.kept {
             Kept::One { hash, size, .. } => {
-                let (hash, size) = (*hash, *size);
+                let (hash, size) = (*hash, size.get());
                 Some(ContentId { hash, size })
             }
             Kept::Many(entry) => match entry.winner() {
@@ -117,6 +136,8 @@ impl Slot {
     }
 }
 
+const _: () = assert!(size_of::<Slot>() == 56, "each file has one");
+
 fn small(entry: &Entry, writers: &mut Writers) -> Option<Kept> {
     let (dot, version) = entry.live.first_key_value()?;
     let is_one = entry.live.len() == 1 && entry.seen.len() == 1;
@@ -128,9 +149,9 @@ fn small(entry: &Entry, writers: &mut Writers) -> Option<Kept> {
         return None;
     };
     Some(Kept::One {
-        writer: writers.number(&dot.writer)?,
-        counter: dot.counter,
-        size: content.size,
+        counter: NonZeroU64::new(dot.counter)?,
         hash: content.hash,
+        size: Size::new(content.size)?,
+        writer: writers.number(&dot.writer)?,
     })
 }

@@ -1,6 +1,7 @@
 //! Which content belongs under which path.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::{Affected, Entry, Generation, GroupName, Key, Manifest, Touched, Version};
 use crate::store::{FileName, MAX_NAME_LEN};
@@ -61,7 +62,7 @@ impl Manifest {
     /// All paths and their contents, in order of path.
     #[must_use]
     pub fn view(&self) -> BTreeMap<FileName, ContentId> {
-        let names = self.files.keys();
+        let names = self.files.names();
         let names = names.chain(self.view.members.keys());
         let names = names.chain(self.view.claims.keys());
         let wanted = |name: &FileName| Some((name.clone(), self.wanted(name)?));
@@ -140,9 +141,9 @@ impl Manifest {
         let Some(from) = first_below(path) else {
             return false; // too long for anything to be below it
         };
-        let files = self.files.range(from.clone()..);
+        let files = self.files.from(Bound::Included(&from));
         let mut files = files.take_while(|(name, _)| is_below(name, path));
-        let mut members = self.view.members.range(from..);
+        let mut members = self.view.members.range(from.clone()..);
         files.any(|(_, slot)| slot.is_live())
             || members.next().is_some_and(|(name, _)| is_below(name, path))
     }
@@ -193,7 +194,7 @@ impl Manifest {
         }
         for key in affected {
             let is_known = match &key {
-                Key::File(name) => self.files.contains_key(name),
+                Key::File(name) => self.files.number(name).is_some(),
                 Key::Group(name) => self.groups.contains_key(name),
             };
             if is_known {

@@ -1,10 +1,10 @@
 //! What is found in the folder.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anycast_core::health::Reason;
 
+use super::seen::Seen;
 use super::{Mode, Output, Replica, RootId, Ticket};
 use crate::store::FileName;
 use crate::sync::content::ContentId;
@@ -40,7 +40,7 @@ impl Replica {
     }
 
     fn lose_copy(&mut self) {
-        let present: Vec<_> = self.disk.present().cloned().collect();
+        let present: Vec<_> = self.disk.present(&self.manifest).cloned().collect();
         for path in present {
             self.set_disk(&path, None);
         }
@@ -54,16 +54,16 @@ impl Replica {
 
     /// A scan of the whole folder begins.
     pub fn handle_scan_began(&mut self) {
-        self.scan.running = Some((self.ticket, BTreeSet::new()));
+        self.scan.running = Some((self.ticket, Seen::default()));
     }
 
     /// It has told all that is there: what it has not found is gone.
     pub fn handle_scan_ended(&mut self, now: Instant, wall: u64) {
-        let Some((began, found)) = self.scan.running.take() else {
+        let Some((began, seen)) = self.scan.running.take() else {
             return;
         };
-        let present = self.disk.present();
-        let gone = present.filter(|path| !found.contains(*path));
+        let present = self.disk.present(&self.manifest);
+        let gone = present.filter(|path| !seen.contains(&self.manifest, path));
         let gone: Vec<_> = gone.cloned().collect();
         for path in gone {
             if self.is_stale(Ticket(began), &path) {
@@ -124,9 +124,26 @@ impl Replica {
         path: &FileName,
         content: ContentId,
     ) {
-        if let Some((_, found)) = &mut self.scan.running {
-            found.insert(path.clone());
+        self.find(now, wall, ticket, path, content);
+        // Now that it has a number in the manifest.
+        self.see(path);
+    }
+
+    /// The running scan, if any, has found something there.
+    pub(super) fn see(&mut self, path: &FileName) {
+        if let Some((_, seen)) = &mut self.scan.running {
+            seen.insert(&self.manifest, path);
         }
+    }
+
+    fn find(
+        &mut self,
+        now: Instant,
+        wall: u64,
+        ticket: Ticket,
+        path: &FileName,
+        content: ContentId,
+    ) {
         if self.is_stale(ticket, path) {
             self.put(Output::Look(path.clone()));
             return;
@@ -222,8 +239,8 @@ impl Replica {
 
     /// Nothing is under this path any more.
     pub fn handle_gone(&mut self, now: Instant, _wall: u64, ticket: Ticket, path: &FileName) {
-        if let Some((_, found)) = &mut self.scan.running {
-            found.remove(path);
+        if let Some((_, seen)) = &mut self.scan.running {
+            seen.remove(&self.manifest, path);
         }
         if self.is_stale(ticket, path) {
             self.put(Output::Look(path.clone()));
@@ -362,9 +379,8 @@ impl Replica {
         }
         let entry: Entry = self.manifest.entry(key).unwrap_or_default();
         self.log.entry(key, &entry);
-        for (path, before) in &touched.before {
-            let wanted = self.manifest.wanted(path);
-            self.disk.touched(path, *before, wanted);
+        self.disk.touched(&self.manifest, key, &touched);
+        for path in touched.before.keys() {
             self.clear_trouble(&format!("file {path}"));
             self.wake(path);
         }

@@ -301,10 +301,7 @@ impl Replica {
         if *kind == ENTRY {
             let (key, entry) = wire::decode_entry(rest).ok()?;
             let touched = self.manifest.merge(&key, &entry).ok()?;
-            for (path, before) in &touched.before {
-                let wanted = self.manifest.wanted(path);
-                self.disk.touched(path, *before, wanted);
-            }
+            self.disk.touched(&self.manifest, &key, &touched);
             let ours = entry.seen().get(&self.writer).copied();
             self.counter = self.counter.max(ours.unwrap_or(0));
             return Some(());

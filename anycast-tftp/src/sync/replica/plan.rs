@@ -11,13 +11,12 @@ use crate::sync::manifest::{Generation, GroupName};
 impl Replica {
     /// Something about the path may have changed.
     pub(super) fn wake(&mut self, path: &FileName) {
-        let needs_nothing = self.manifest.wanted(path).is_none();
-        let queue = if needs_nothing {
-            &mut self.work.ready
-        } else {
-            &mut self.work.queue
-        };
-        queue.insert(path.clone());
+        if self.manifest.wanted(path).is_none() {
+            self.work.ready.insert(path.clone());
+        } else if self.scan.has_ended {
+            // Otherwise the end of the scan finds it.
+            self.work.queue.insert(path.clone());
+        }
         // It may be what was in the way of these; there are few.
         let blocked = std::mem::take(&mut self.work.blocked);
         self.work.ready.extend(blocked);
@@ -379,9 +378,7 @@ impl Replica {
                 }
                 None => self.counts.removed += 1,
             }
-            if let Some((_, found)) = &mut self.scan.running {
-                found.insert(path.clone());
-            }
+            self.see(path);
             self.set_disk(path, *content);
         }
         self.clear_trouble("disk");
@@ -414,7 +411,7 @@ impl Replica {
             return;
         }
         let needs = |content: &ContentId| content.hash == *hash;
-        let present = self.disk.present();
+        let present = self.disk.present(&self.manifest);
         let there = present.filter(|path| self.on_disk(path).as_ref().is_some_and(needs));
         let there: Vec<_> = there.cloned().collect();
         for path in there {

@@ -1,0 +1,115 @@
+//! A transfer and how it stands, as bytes.
+
+use super::fields::{Reader, Writer};
+use super::{Standing, WireError};
+use crate::handoff::record::{NodeId, Record, Tenure};
+use crate::proto::packet::{MAX_BLKSIZE, MAX_OPTION_ACK, MIN_BLKSIZE, Mode};
+use crate::proto::settings::MAX_WINDOWSIZE;
+use crate::proto::transfer::Rollover;
+use crate::store::{ContentHash, ContentId, FileName};
+
+pub(super) fn put_tenure(w: &mut Writer, tenure: Tenure) {
+    w.u32(tenure.epoch);
+    w.u64(tenure.owner.0);
+}
+
+pub(super) fn tenure(r: &mut Reader<'_>) -> Result<Tenure, WireError> {
+    Ok(Tenure {
+        epoch: r.u32()?,
+        owner: NodeId(r.u64()?),
+    })
+}
+
+pub(super) fn put_standing(w: &mut Writer, standing: &Standing) {
+    let record = &standing.record;
+    w.flow(&record.flow);
+    w.u64(record.nonce);
+    w.u32(record.order);
+    w.u128(record.request);
+    w.text(record.name.as_str().as_bytes());
+    w.flag(record.content.is_some());
+    if let Some(content) = record.content {
+        w.bytes(&content.hash.0);
+        w.u64(content.size);
+    }
+    w.flag(record.mode == Mode::Netascii);
+    w.text(&record.oack);
+    w.u16(record.blksize);
+    w.u16(record.windowsize);
+    w.u8(record.timeout.unwrap_or(0));
+    w.flag(record.rollover == Rollover::One);
+    put_tenure(w, standing.tenure);
+    w.u64(standing.acked);
+    w.u64(standing.floor);
+    w.u32(standing.pace);
+    w.flag(standing.is_greeted);
+    w.millis(standing.silence);
+    w.millis(standing.hold);
+    w.millis(standing.lease);
+    w.u64(standing.echo);
+    w.flag(standing.is_sure);
+}
+
+pub(super) fn standing(r: &mut Reader<'_>) -> Result<Standing, WireError> {
+    let flow = r.flow()?;
+    let (nonce, order, request) = (r.u64()?, r.u32()?, r.u128()?);
+    let name = FileName::from_wire(r.text()?).map_err(|_| WireError::Value("the file name"))?;
+    let content = if r.flag()? {
+        let hash = ContentHash(r.array()?);
+        Some(ContentId {
+            hash,
+            size: r.u64()?,
+        })
+    } else {
+        None
+    };
+    let mode = if r.flag()? {
+        Mode::Netascii
+    } else {
+        Mode::Octet
+    };
+    let oack: Box<[u8]> = r.text()?.into();
+    if oack.len() > MAX_OPTION_ACK {
+        return Err(WireError::Value("the OACK"));
+    }
+    let (blksize, windowsize) = (r.u16()?, r.u16()?);
+    if !(MIN_BLKSIZE..=MAX_BLKSIZE).contains(&blksize) {
+        return Err(WireError::Value("the block size"));
+    }
+    if windowsize == 0 || windowsize > MAX_WINDOWSIZE {
+        return Err(WireError::Value("the window"));
+    }
+    let timeout = Some(r.u8()?).filter(|timeout| *timeout != 0);
+    let rollover = if r.flag()? {
+        Rollover::One
+    } else {
+        Rollover::Zero
+    };
+    let record = Record {
+        flow,
+        nonce,
+        order,
+        request,
+        name,
+        content,
+        mode,
+        oack,
+        blksize,
+        windowsize,
+        timeout,
+        rollover,
+    };
+    Ok(Standing {
+        record,
+        tenure: tenure(r)?,
+        acked: r.u64()?,
+        floor: r.u64()?,
+        pace: r.u32()?,
+        is_greeted: r.flag()?,
+        silence: r.millis()?,
+        hold: r.millis()?,
+        lease: r.millis()?,
+        echo: r.u64()?,
+        is_sure: r.flag()?,
+    })
+}
