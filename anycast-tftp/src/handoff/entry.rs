@@ -205,6 +205,7 @@ impl Entry {
             ..
         } = standing;
         let heard = now.checked_sub(silence).unwrap_or(now);
+        let acked = acked.min(record.last().unwrap_or(u64::MAX));
         Self {
             record,
             tenure,

@@ -250,6 +250,11 @@ impl Node {
         let is_later = heard > entry.heard;
         entry.heard = entry.heard.max(heard);
         let (acked, is_greeted) = (entry.acked, entry.is_greeted);
+        let own = entry.own.as_mut();
+        if is_greeted && own.is_some_and(|own| own.held.take().is_some()) {
+            // Another node has answered the client.
+            self.server.release(flow);
+        }
         if is_news || (is_later && entry.own.is_some()) {
             self.server.handle_progress(now, flow, acked, is_greeted);
         }
