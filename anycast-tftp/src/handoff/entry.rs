@@ -7,6 +7,7 @@ use super::limits::{AHEAD, HINT_LIFE, HINT_MARGIN};
 use super::record::{NodeId, Record, Tenure};
 use super::wire::Standing;
 use crate::proto::rtt::INITIAL_RTO;
+use crate::proto::server::DOUBLED;
 use crate::proto::transfer::elsewhere;
 
 /// While it is younger than this and nothing is acknowledged, the same request gets the same bytes.
@@ -176,6 +177,8 @@ pub(super) struct Entry {
     pub(super) has_session: bool,
     pub(super) own: Option<Own>,
     pub(super) answering: Answering,
+    /// An old block that its client acknowledges, and since when.
+    pub(super) behind: Option<(u16, Instant)>,
     pub(super) over: Option<Over>,
     /// Its place among the deadlines.
     pub(super) due: Option<Instant>,
@@ -223,6 +226,7 @@ impl Entry {
             has_session: false,
             own: None,
             answering: Answering::default(),
+            behind: None,
             over: None,
             due: None,
             filed,
@@ -275,9 +279,10 @@ impl Entry {
     }
 
     /// Whether an ACK is of a block that the client can have by now, as far as is known here.
-    pub(super) fn is_plausible(&self, block: u64) -> bool {
+    pub(super) fn is_plausible(&self, now: Instant, block: u64) -> bool {
         let most = elsewhere(self.acked, self.record.windowsize);
-        block <= self.acked.saturating_add(most)
+        let is_late = now.saturating_duration_since(self.heard) >= DOUBLED;
+        block <= self.acked.saturating_add(most) || is_late
     }
 
     /// What a number on the wire acknowledges; None: it is old, or uncertain.

@@ -243,7 +243,7 @@ impl Node {
         }
         if is_request && self.repeats_shared(now, flow, datagram) {
             self.server.stats_mut().repeated_requests += 1;
-        } else if !self.is_certain(&flow, &packet)
+        } else if !self.is_certain(now, &flow, &packet)
             || !self.server.handle_packet(now, flow, datagram, packet)
         {
             self.stranger(now, flow, datagram);
@@ -445,6 +445,7 @@ impl Node {
             match event {
                 Shared::Opened(flow) => self.opened(now, flow),
                 Shared::Acked(flow, acked) => self.acked(now, flow, acked),
+                Shared::Behind(flow, wire) => self.fell_behind(now, flow, wire),
                 Shared::Ended(flow, Outcome::Moved) => {
                     if let Some(state) = &mut self.shared
                         && let Some(entry) = state.entries.get_mut(&flow)

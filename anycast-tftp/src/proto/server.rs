@@ -78,7 +78,7 @@ mod write;
 use end::{End, count, expired, handle_error};
 pub use output::{MAX_TRANSMIT, Transmit};
 pub(crate) use request::fingerprint;
-pub(crate) use shared::{Adopt, Begun, Shared};
+pub(crate) use shared::{Adopt, Begun, DOUBLED, Shared};
 
 /// Source ports that are never answered: 0 is no port; 7 (echo) and 19 (chargen) answer
 /// everything; 69 is another single-port TFTP server. An answer would begin an endless

@@ -20,6 +20,8 @@ use crate::proto::server::{Adopt, Begun};
 const MAX_KEPT: usize = 2048;
 /// What a node that went away longer ago than this has answered, its client does not wait for.
 const GONE: Duration = Duration::from_secs(60);
+/// A client that acknowledges the same old block again after this is there.
+const BEHIND_AFTER: Duration = Duration::from_millis(200);
 /// A flow is asked about again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(150);
 /// Prefixes whose questions are counted; beyond, those that have asked nothing lately are forgotten.
@@ -188,9 +190,9 @@ impl Node {
 
     /// Whether what a session knows is enough to take a packet: an ACK far beyond that is looked at
     /// together with what other nodes know.
-    pub(super) fn is_certain(&mut self, flow: &Flow, packet: &Packet<'_>) -> bool {
+    pub(super) fn is_certain(&mut self, now: Instant, flow: &Flow, packet: &Packet<'_>) -> bool {
         match packet {
-            Packet::Ack { block } => self.server.is_plausible(flow, *block),
+            Packet::Ack { block } => self.server.is_plausible(now, flow, *block),
             Packet::ReadRequest(_)
             | Packet::WriteRequest(_)
             | Packet::Data { .. }
@@ -199,22 +201,16 @@ impl Node {
         }
     }
 
-    /// Whether every node that may have answered the client can be asked: nobody who holds the
-    /// record went away lately.
-    fn others_know(&self, now: Instant, flow: &Flow) -> bool {
-        let Some(state) = &self.shared else {
-            return false;
-        };
-        let Some(entry) = state.entries.get(flow) else {
-            return false;
-        };
-        let me = state.nodes.me;
-        let mut others = entry.directory.iter().chain([&entry.tenure.owner]);
-        others.all(|id| {
-            let gone = state.nodes.peers.get(id).filter(|peer| !peer.is_up);
-            let since = gone.map(|peer| peer.since.unwrap_or(state.start));
-            *id == me || since.is_none_or(|at| now.saturating_duration_since(at) > GONE)
-        })
+    /// Whether every node that may have answered the client can be asked: none went away lately.
+    fn others_know(&self, now: Instant) -> bool {
+        let peers = self
+            .shared
+            .iter()
+            .flat_map(|state| state.nodes.peers.values());
+        let mut gone = peers
+            .filter(|peer| !peer.is_up)
+            .filter_map(|peer| peer.since);
+        !gone.any(|at| now.saturating_duration_since(at) <= GONE)
     }
 
     /// Answers an ACK from the record.
@@ -222,7 +218,7 @@ impl Node {
         let Some(entry) = self.shared.as_ref().and_then(|s| s.entries.get(&flow)) else {
             return;
         };
-        if now < entry.held_until && self.others_know(now, &flow) {
+        if now < entry.held_until && self.others_know(now) {
             // It may be of the transfer before.
             return self.keep(now, flow, datagram);
         }
@@ -230,15 +226,14 @@ impl Node {
             return;
         };
         let is_late = now.saturating_duration_since(entry.heard) >= MIN_RTO;
-        if entry.is_behind(wire) && is_late {
-            // It has heard an old block, and says so: what it lacks it gets.
-            return self.answer_again(now, flow, entry.acked);
+        if entry.is_behind(wire) {
+            return self.fell_behind(now, flow, wire);
         }
         let Some(block) = entry.resolve(wire) else {
             self.server.stats_mut().ambiguous += 1;
             return;
         };
-        if !entry.is_plausible(block) && self.others_know(now, &flow) {
+        if !entry.is_plausible(now, block) && self.others_know(now) {
             return self.keep(now, flow, datagram);
         }
         let greets = block == 0 && !entry.is_greeted && !entry.record.oack.is_empty();
@@ -257,6 +252,47 @@ impl Node {
         self.server.set_report(&flow, 0, now);
         if let Ok(packet) = Packet::parse(datagram) {
             self.server.handle_packet(now, flow, datagram, packet);
+        }
+    }
+
+    /// A client acknowledges less than is known. It may have heard an old block, and says so: then
+    /// it lacks what follows what is known. A client that says the same again after a while is where
+    /// it says it is; what was known is not true of it.
+    pub(super) fn fell_behind(&mut self, now: Instant, flow: Flow, wire: u16) {
+        let progress = self.server.progress(&flow);
+        let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow)) else {
+            return;
+        };
+        let (known, heard) = progress.map_or((entry.acked, entry.heard), |(acked, _, heard)| {
+            (acked, heard.min(entry.heard))
+        });
+        let rollover = entry.record.rollover;
+        let back = rollover
+            .ahead(u64::from(wire), rollover.wire(known))
+            .unwrap_or(0);
+        if back == 0 || back > AHEAD.min(known) {
+            return;
+        }
+        let first = entry
+            .behind
+            .filter(|(number, _)| *number == wire)
+            .map(|(_, at)| at);
+        let since = first.map(|at| now.saturating_duration_since(at));
+        match since {
+            Some(since) if since < BEHIND_AFTER => {}
+            Some(_) => {
+                entry.behind = None;
+                tracing::debug!(client = %flow.remote, known, back, "a client is not where it was thought to be");
+                if self.adopt(now, &flow, false) {
+                    self.server.fall_back(now, &flow, known - back);
+                }
+            }
+            None => {
+                entry.behind = Some((wire, now));
+                if now.saturating_duration_since(heard) >= MIN_RTO {
+                    self.answer_again(now, flow, known);
+                }
+            }
         }
     }
 
@@ -458,9 +494,10 @@ impl Node {
                 .get(flow)
                 .zip(wire)
                 .and_then(|(entry, wire)| Some((entry, entry.resolve(wire)?)));
-            let is_doubtful = block
-                .is_some_and(|(entry, block)| now < entry.held_until || !entry.is_plausible(block));
-            if is_doubtful && self.others_know(now, flow) {
+            let is_doubtful = block.is_some_and(|(entry, block)| {
+                now < entry.held_until || !entry.is_plausible(now, block)
+            });
+            if is_doubtful && self.others_know(now) {
                 return;
             }
             let Some(state) = &mut self.shared else {

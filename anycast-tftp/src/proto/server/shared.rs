@@ -18,6 +18,9 @@ use crate::store::{Content, ContentId, FileName};
 /// How long a session that only answers outlives the last packet that came to it.
 const ANSWER_LIFE: Duration = Duration::from_secs(3);
 
+/// No packet of the network's is doubled later than this.
+pub(crate) const DOUBLED: Duration = Duration::from_secs(1);
+
 /// What became of a shared session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Shared {
@@ -25,6 +28,8 @@ pub(crate) enum Shared {
     Opened(Flow),
     /// Its client has so many blocks, and the time to tell of it has come.
     Acked(Flow, u64),
+    /// Its client acknowledges a block of this number, which is not ahead.
+    Behind(Flow, u16),
     /// It ended here.
     Ended(Flow, Outcome),
 }
@@ -254,12 +259,15 @@ impl Server {
     }
 
     /// Whether an ACK is of a block that the client can have by now, as far as is known here. One
-    /// that is not may be a late double, of the transfer before.
-    pub(crate) fn is_plausible(&mut self, flow: &Flow, wire: u16) -> bool {
+    /// that is not may be a late double, of the transfer before, but not for long.
+    pub(crate) fn is_plausible(&mut self, now: Instant, flow: &Flow, wire: u16) -> bool {
         self.session(flow).is_none_or(|(_, session, _)| {
             let is_alone = session.share.role == Role::Alone;
+            let silence = now.saturating_duration_since(session.last_heard);
             match &session.phase {
-                Phase::Reading(reading) => is_alone || reading.sender.is_plausible(wire),
+                Phase::Reading(reading) => {
+                    is_alone || silence >= DOUBLED || reading.sender.is_plausible(wire)
+                }
                 Phase::Opening | Phase::Writing(_) | Phase::Lingering { .. } => true,
             }
         })
@@ -320,6 +328,24 @@ impl Server {
         session.silent_since = now;
         let wait = session.wait(now);
         out.arm(id, session, now, wait);
+    }
+
+    /// The client has no more than these blocks, whatever was said of it.
+    pub(crate) fn fall_back(&mut self, now: Instant, flow: &Flow, acked: u64) {
+        let Some((id, session, out)) = self.session(flow) else {
+            return;
+        };
+        let is_waiting = session.job.is_some();
+        session.last_heard = now;
+        session.silent_since = now;
+        session.silence = 0;
+        let Phase::Reading(reading) = &mut session.phase else {
+            return;
+        };
+        reading.sender.fall_back(acked);
+        if !is_waiting {
+            out.queue(id, session, Due::Data);
+        }
     }
 
     /// Sends what follows the last ACK again, one block of it.
