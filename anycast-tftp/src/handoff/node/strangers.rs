@@ -30,6 +30,8 @@ const MAX_PREFIXES: usize = 16_384;
 #[derive(Debug)]
 struct Kept {
     datagram: Box<[u8]>,
+    /// When it came.
+    at: Instant,
     until: Instant,
     asked_at: Instant,
     /// Its place among the deadlines.
@@ -87,6 +89,13 @@ impl Strangers {
         let kept = self.kept.remove(flow)?;
         self.due.remove(&(kept.due, *flow));
         Some(kept.datagram)
+    }
+
+    /// What came before this moment is of another transfer than the one whose client was heard then.
+    pub(super) fn forget_before(&mut self, flow: &Flow, heard: Instant) {
+        if self.kept.get(flow).is_some_and(|kept| kept.at < heard) {
+            self.forget(flow);
+        }
     }
 
     /// Whether a question about this flow is within the limits.
@@ -395,6 +404,7 @@ impl Node {
         if let Some(kept) = state.strangers.kept.get_mut(&flow) {
             if datagram.len() <= MAX_KEPT {
                 kept.datagram = datagram.into();
+                kept.at = now;
             }
             if now.saturating_duration_since(kept.asked_at) >= ASK_AGAIN {
                 kept.asked_at = now;
@@ -420,6 +430,7 @@ impl Node {
         let due = now + ASK_AGAIN;
         let kept = Kept {
             datagram: datagram.into(),
+            at: now,
             until: now + HOLD,
             asked_at: now,
             due,
