@@ -156,6 +156,8 @@ pub(super) struct Entry {
     pub(super) floor: u64,
     pub(super) pace: Pace,
     pub(super) created: Instant,
+    /// When the transfer began, as far as is known.
+    pub(super) made: Instant,
     /// When the client was last heard of, here or elsewhere.
     pub(super) heard: Instant,
     /// When the owner last said something of the flow.
@@ -202,6 +204,7 @@ impl Entry {
             is_greeted,
             silence,
             hold,
+            age,
             ..
         } = standing;
         let heard = now.checked_sub(silence).unwrap_or(now);
@@ -215,6 +218,7 @@ impl Entry {
             floor,
             pace: Pace::new(now, acked, pace),
             created: now,
+            made: now.checked_sub(age).unwrap_or(now),
             heard,
             owner_said: now,
             held_until: now + hold,
@@ -324,6 +328,7 @@ impl Entry {
             lease: Duration::ZERO,
             echo: 0,
             is_sure: self.is_confirmed,
+            age: now.saturating_duration_since(self.made),
         }
     }
 }

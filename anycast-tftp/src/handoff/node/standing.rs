@@ -159,12 +159,12 @@ impl Node {
         let mut entry = Entry::new(now, standing, directory, from);
         entry.granted = older.as_ref().and_then(|old| old.granted);
         trust(state.moment(now, echo), lease, &mut entry);
-        let (nonce, heard) = (entry.record.nonce, entry.heard);
+        let (nonce, made) = (entry.record.nonce, entry.made);
         if !state.insert(flow, entry) {
             self.server.stats_mut().messages_refused += 1;
             return;
         }
-        state.strangers.forget_before(&flow, heard);
+        state.strangers.forget_before(&flow, made);
         state.pin(content, None);
         let stamp = state.stamp(now);
         let has_content = content.is_none_or(|content| state.contents.get(&content).is_some());

@@ -91,9 +91,9 @@ impl Strangers {
         Some(kept.datagram)
     }
 
-    /// What came before this moment is of another transfer than the one whose client was heard then.
-    pub(super) fn forget_before(&mut self, flow: &Flow, heard: Instant) {
-        if self.kept.get(flow).is_some_and(|kept| kept.at < heard) {
+    /// What came before this moment is of another transfer than the one that began then.
+    pub(super) fn forget_before(&mut self, flow: &Flow, made: Instant) {
+        if self.kept.get(flow).is_some_and(|kept| kept.at < made) {
             self.forget(flow);
         }
     }
