@@ -1,7 +1,7 @@
 //! The demonstration, inside the namespaces: two runs, a fault in each.
 //!
-//! **Threads.** Two that watch the boosts, one that watches the route, with the follower
-//! three more, and one for each transfer. They end when the demonstration does, whether well
+//! **Threads.** Two that watch the boosts, one that watches the route, one the packets, with the
+//! follower three more, and one for each transfer. They end when the demonstration does, whether well
 //! or not. Everything inside ends after [`LIMIT`] at the latest.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use crate::network::{Network, SERVICE, SITES};
 use crate::screen::{self, Screen};
 use crate::site::{self, DEAD_MAN, Daemon, FILE, FILE_SIZE};
 use crate::timeline::{Event, Expected, Stamped, Timeline, Took, thousands};
-use crate::{Options, launch, transfer, watch};
+use crate::{Options, blocks, launch, transfer, watch};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -27,6 +27,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long nothing may have been told before a run begins.
 const SETTLED: Duration = Duration::from_millis(300);
+/// A content that was written less than three seconds ago has no hash yet that is certain.
+const CERTAIN: Duration = Duration::from_secs(4);
 /// How often it is looked whether a daemon has ended.
 const SLICE: Duration = Duration::from_millis(200);
 /// The fault strikes when this much of the file has arrived, in percent.
@@ -56,7 +58,7 @@ fn show(options: &Options) -> Result<(), Error> {
     let network = Network::build(bird.is_ok() && !options.follower)?;
     let content = site::content();
     let hash = blake3::hash(&content);
-    let daemons = [Daemon::new(A, &content)?, Daemon::new(B, &content)?];
+    let daemons = site::lay_out(&content)?;
     drop(content);
     introduce(&screen, &network, bird.err(), hash)?;
 
@@ -92,10 +94,14 @@ fn show(options: &Options) -> Result<(), Error> {
         let cut = story.site_cut(expected, fetch)?;
         story.screen.line(&format!(
             "\nDone in {:.0} s. The client had the whole file\n\
-            \x20 {killed} after the daemon was killed,\n\
-            \x20 {cut} after the site was cut off.",
+            \x20 after the daemon was killed in {killed},\n\
+            \x20 after the site was cut off in {cut}.",
             begun.elapsed().as_secs_f32(),
         ));
+        if killed.failed + cut.failed > 0 {
+            let why = "a transfer was begun again where it should have gone on";
+            return Err(Error::Deviation(why.to_owned()));
+        }
         Ok(())
     })
 }
@@ -127,6 +133,7 @@ fn introduce(
         \x20                     +-- {}   anycast-tftpd at {SERVICE}\n\n\
         \x20 routes   {routes}\n\
         \x20 levels   floor {FLOOR}, boost {BOOST}; without its daemon a boost lives {DEAD_MAN} s at the most\n\
+        \x20 mesh     both sites have the same files, and hand transfers on (before-reply)\n\
         \x20 file     {FILE}, {} bytes, BLAKE3 {:.16}...\n\
         \x20 client   limited to {} MB/s, so that there is time to break things\n",
         SITES[A],
@@ -143,7 +150,11 @@ const fn arrived(event: &Event) -> Option<u64> {
     match event {
         Event::Progress { bytes, .. } => Some(*bytes),
         Event::Finished(finished) => Some(finished.bytes),
-        Event::Boost { .. } | Event::Route(_) | Event::Broken { .. } | Event::Failed(_) => None,
+        Event::Boost { .. }
+        | Event::Route(_)
+        | Event::Moved(_)
+        | Event::Broken { .. }
+        | Event::Failed(_) => None,
     }
 }
 
@@ -179,6 +190,9 @@ fn start_watchers<'scope>(
         }
     }
     start(scope, events, |to| watch::route(network.router(), stop, to));
+    start(scope, events, |to| {
+        blocks::moves(network.router(), stop, to)
+    });
     if let Some(table) = network.table() {
         start(scope, events, |_| {
             follower::listen(network.router(), table, stop)
@@ -215,7 +229,7 @@ impl Story<'_> {
         }
         self.await_all_well()?;
         self.screen.line(&format!(
-            "Both sites are up and preferred after {:.1} s; the router takes {}.",
+            "Both sites are up, in step and preferred after {:.1} s; the router takes {}.",
             begun.elapsed().as_secs_f32(),
             SITES[A]
         ));
@@ -227,7 +241,7 @@ impl Story<'_> {
         self.daemons[A].start(self.network.site(A))?;
         self.await_all_well()?;
         self.screen.line(&format!(
-            "   the daemon at {} is started again: preferred and served from after {:.1} s",
+            "   the daemon at {} is started again: in step, preferred and served from after {:.1} s",
             SITES[A],
             begun.elapsed().as_secs_f32()
         ));
@@ -256,7 +270,30 @@ impl Story<'_> {
             })?;
             known?;
         }
+        self.await_in_step(deadline)?;
         self.settle(deadline)
+    }
+
+    /// Both have the file, each knows it of the other, and what it is for certain.
+    fn await_in_step(&mut self, deadline: Instant) -> Result<(), Error> {
+        let mut since = None;
+        while since.is_none_or(|since: Instant| since.elapsed() < CERTAIN) {
+            if !self.daemons.iter().all(Daemon::is_in_step) {
+                since = None;
+            } else if since.is_none() {
+                since = Some(Instant::now());
+            }
+            if Instant::now() >= deadline {
+                let seconds = PATIENCE.as_secs();
+                return Err(Error::Deviation(format!(
+                    "the sites are not in step after {seconds} s; --verbose shows their logs"
+                )));
+            }
+            if let Some((_, Event::Failed(why))) = self.next(Instant::now() + SLICE)? {
+                return Err(Error::Deviation(why));
+            }
+        }
+        Ok(())
     }
 
     /// The router knew one boost before the other, and may have gone there and back: what was
@@ -312,9 +349,6 @@ impl Story<'_> {
         let since = self.network.messages()?;
         let what = format!("anycast-tftpd at {} killed", SITES[A]);
         let took = self.fail_over(expected, &what, fetch, |story| story.daemons[A].kill())?;
-        self.screen.line(
-            "   (continuing at the byte where it was, instead of restarting, comes in a later release)",
-        );
         self.no_withdrawal(since)?;
         Ok(took)
     }

@@ -9,10 +9,12 @@
 //! | [`site`] | `anycast-tftpd` at one site |
 //! | [`follower`] | a small stand-in for a routing daemon |
 //! | [`watch`] | what the kernel says: the boost at a site, the route at the router |
+//! | [`blocks`] | what the router sees: who sends which block |
 //! | [`transfer`] | the client |
 //! | [`timeline`] | what was seen, in order, and whether it is what should be seen |
 //! | [`screen`] | lines and the progress bar |
 
+mod blocks;
 mod demo;
 mod error;
 mod follower;

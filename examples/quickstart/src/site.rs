@@ -1,14 +1,23 @@
-//! `anycast-tftpd` at one site: its folder, its configuration and its process.
+//! `anycast-tftpd` at each site: its key, its folder, its configuration and its process.
+//!
+//! Each node makes its own key and is told the other's fingerprint: that is the mesh. The file is
+//! put at the first site alone; file sync brings it to the other, and knows it there by the same
+//! hash. With both, transfers are handed on by default.
 
-use std::path::PathBuf;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use std::{env, fs};
 
+use anycast_core::mesh::identity::{Fingerprint, Identity};
 use anycast_labs::isolate::work_dir;
 use anycast_labs::{Netns, Proc};
+use serde_json::Value;
 
 use crate::error::Error;
-use crate::network::{SERVICE, SITES};
+use crate::network::{SERVICE, SITES, site_address};
 
 /// Carries the path of `anycast-tftpd` inside.
 pub(crate) const DAEMON_VARIABLE: &str = "QUICKSTART_TFTPD";
@@ -19,6 +28,9 @@ pub(crate) const FILE_SIZE: usize = 32 * 1024 * 1024;
 /// How long the boost outlives the daemon, in whole seconds.
 pub(crate) const DEAD_MAN: u64 = 3;
 
+/// A daemon answers about itself sooner.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Bytes of which no two blocks are equal, the same in every run.
 pub(crate) fn content() -> Vec<u8> {
     let mut content = vec![0; FILE_SIZE];
@@ -27,38 +39,58 @@ pub(crate) fn content() -> Vec<u8> {
     content
 }
 
-/// The service at one site. Folder and configuration outlive its process, as they do on a
+/// The service at one site. Key, folder and configuration outlive its process, as they do on a
 /// real machine.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     site: usize,
-    config: PathBuf,
+    folder: PathBuf,
     process: Option<Proc>,
 }
 
-impl Daemon {
-    /// Lays out the folder of site 0 or 1; the service is not started.
-    pub(crate) fn new(site: usize, content: &[u8]) -> Result<Self, Error> {
-        let folder = work_dir().join(SITES[site]).join("tftpd");
+/// Lays out both sites, which know each other, and puts the file at the first; no service is
+/// started.
+pub(crate) fn lay_out(content: &[u8]) -> Result<[Daemon; 2], Error> {
+    let daemons = [0, 1].map(|site| Daemon {
+        site,
+        folder: work_dir().join(SITES[site]).join("tftpd"),
+        process: None,
+    });
+    let mut keys = Vec::new();
+    for daemon in &daemons {
         for name in ["root", "state"] {
-            let path = folder.join(name);
+            let path = daemon.folder.join(name);
             fs::create_dir_all(&path).map_err(|source| Error::File { path, source })?;
         }
-        let config = config(SITES[site], &folder.to_string_lossy());
-        let files = [
-            ("root/image.bin", content),
-            ("root/health", b"well\n"),
-            ("tftpd.toml", config.as_bytes()),
-        ];
-        for (name, bytes) in files {
-            let path = folder.join(name);
-            fs::write(&path, bytes).map_err(|source| Error::File { path, source })?;
-        }
-        Ok(Self {
-            site,
-            config: folder.join("tftpd.toml"),
-            process: None,
-        })
+        keys.push(daemon.make_key()?);
+    }
+    for (daemon, peer) in daemons.iter().zip(keys.iter().rev()) {
+        daemon.write("root/health", b"well\n")?;
+        daemon.write("tftpd.toml", daemon.config(peer).as_bytes())?;
+    }
+    daemons[0].write(&format!("root/{FILE}"), content)?;
+    Ok(daemons)
+}
+
+impl Daemon {
+    /// As `anycastctl identity new` does.
+    fn make_key(&self) -> Result<Fingerprint, Error> {
+        let key = |error: &dyn std::fmt::Display| {
+            Error::Daemon(format!(
+                "cannot make a key for {}: {error}",
+                SITES[self.site]
+            ))
+        };
+        let identity = Identity::generate().map_err(|error| key(&error))?;
+        identity
+            .save_new(&self.folder.join("state/identity.pem"))
+            .map_err(|error| key(&error))?;
+        Ok(identity.fingerprint())
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.folder.join(name);
+        fs::write(&path, bytes).map_err(|source| Error::File { path, source })
     }
 
     /// Starts it, in the place of one that was killed.
@@ -66,7 +98,7 @@ impl Daemon {
         let executable = env::var_os(DAEMON_VARIABLE)
             .ok_or_else(|| Error::Daemon(format!("{DAEMON_VARIABLE} is not set")))?;
         let mut command = Command::new(executable);
-        command.arg("--config").arg(&self.config);
+        command.arg("--config").arg(self.folder.join("tftpd.toml"));
         let name = format!("{}-tftpd", SITES[self.site]);
         self.process = Some(Proc::start(namespace, &name, &mut command)?);
         Ok(())
@@ -94,12 +126,28 @@ impl Daemon {
             ))),
         }
     }
-}
 
-fn config(name: &str, folder: &str) -> String {
-    format!(
-        r#"[node]
-name = "{name}"
+    /// Whether it has the file, and each that the other has, and knows that the other has each of
+    /// its own.
+    pub(crate) fn is_in_step(&self) -> bool {
+        if !self.folder.join("root").join(FILE).exists() {
+            return false;
+        }
+        let Some(sync) = ask(&self.folder.join("admin.sock"), "/sync/files") else {
+            return false;
+        };
+        let peers = sync["peers"].as_array().map_or(&[][..], Vec::as_slice);
+        sync["ready"] == true
+            && peers.len() == SITES.len() - 1
+            && peers.iter().all(|peer| peer["lag"]["state"] == "none")
+    }
+
+    fn config(&self, peer: &Fingerprint) -> String {
+        let (site, other) = (self.site, 1 - self.site);
+        let folder = self.folder.display();
+        format!(
+            r#"[node]
+name = "{}"
 state_dir = "{folder}/state"
 admin = "unix:{folder}/admin.sock"
 
@@ -122,8 +170,35 @@ kind = "loopback"
 floor = true
 dead_man = "{DEAD_MAN}s"
 
+[mesh]
+listen = "{}:4747"
+
+[[mesh.peer]]
+name = "{}"
+address = "{}:4747"
+fingerprints = ["{peer}"]
+
+[sync]
+mode = "multi"
+
 [tftp]
 root = "{folder}/root"
-"#
-    )
+"#,
+            SITES[site],
+            site_address(site),
+            SITES[other],
+            site_address(other),
+        )
+    }
+}
+
+/// What a daemon answers at its admin socket; `None` while it does not.
+fn ask(socket: &Path, path: &str) -> Option<Value> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(ADMIN_PATIENCE)).ok()?;
+    let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
 }

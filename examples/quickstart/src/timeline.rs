@@ -20,6 +20,8 @@ pub(crate) enum Event {
     Boost { site: usize, there: bool },
     /// The site that the router sends packets to.
     Route(Option<usize>),
+    /// Another site sends what the client is to have next.
+    Moved(Moved),
     /// So much of the file has arrived.
     Progress { attempt: u32, bytes: u64 },
     /// The client's request failed; it begins again.
@@ -30,17 +32,34 @@ pub(crate) enum Event {
     Failed(String),
 }
 
+/// A transfer that goes on at another site: whose blocks were the last and the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// The site that sent until now.
+    pub(crate) from: usize,
+    /// The number of its last block.
+    pub(crate) last: u16,
+    /// The site that sends now.
+    pub(crate) to: usize,
+    /// The number of its first block.
+    pub(crate) first: u16,
+}
+
 /// The file as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finished {
     /// Which request succeeded, from 1.
     pub(crate) attempt: u32,
-    /// The node that served it, as it named itself.
+    /// The node that the request came to, as it named itself.
     pub(crate) node: Option<String>,
     /// Its size.
     pub(crate) bytes: u64,
     /// BLAKE3 of it.
     pub(crate) hash: blake3::Hash,
+    /// The longest time between two blocks that brought the client on.
+    pub(crate) longest_wait: Duration,
+    /// Packets that the client sent again.
+    pub(crate) repeated: u64,
 }
 
 /// What has to be seen in this run.
@@ -63,30 +82,49 @@ pub(crate) struct Expected {
 enum Step {
     BoostGone,
     RouteMoved,
-    Restarted,
+    /// The transfer goes on at the other site, or, where it broke, begins anew there.
+    Continued,
     Finished,
 }
 
 const STEPS: [Step; 4] = [
     Step::BoostGone,
     Step::RouteMoved,
-    Step::Restarted,
+    Step::Continued,
     Step::Finished,
 ];
 
-/// How long a run took.
+/// How a run went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Took {
     /// From the fault to the whole file.
     pub(crate) whole: Duration,
-    /// The part of it from the first byte of the request that succeeded.
-    pub(crate) fetch: Duration,
+    /// The longest time without a block.
+    pub(crate) longest_wait: Duration,
+    /// Requests that failed, each of which was begun again from byte 0.
+    pub(crate) failed: u32,
 }
 
 impl fmt::Display for Took {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, fetch) = (self.whole.as_secs_f32(), self.fetch.as_secs_f32());
-        write!(f, "{whole:.1} s ({fetch:.1} s of it to fetch it)")
+        let (whole, wait) = (self.whole.as_secs_f32(), self.longest_wait.as_secs_f32());
+        write!(f, "{whole:.1} s ")?;
+        if self.failed > 0 {
+            return write!(
+                f,
+                "(begun again from byte 0: {} failed)",
+                requests(self.failed)
+            );
+        }
+        write!(f, "(the longest wait for a block: {wait:.1} s)")
+    }
+}
+
+fn requests(number: u32) -> String {
+    match number {
+        0 => "no request".to_owned(),
+        1 => "1 request".to_owned(),
+        many => format!("{many} requests"),
     }
 }
 
@@ -102,6 +140,8 @@ pub(crate) struct Timeline {
     attempt: u32,
     /// Requests that failed after the fault.
     failed: u32,
+    moved: Option<Moved>,
+    finished: Option<Finished>,
 }
 
 impl Timeline {
@@ -113,6 +153,8 @@ impl Timeline {
             told: 0,
             attempt: 1,
             failed: 0,
+            moved: None,
+            finished: None,
         }
     }
 
@@ -133,11 +175,13 @@ impl Timeline {
 
     /// How long it took, once it is [complete](Self::is_complete).
     pub(crate) fn took(&self) -> Took {
-        let [restarted, finished] = [Step::Restarted, Step::Finished]
-            .map(|step| self.since_fault(self.seen[step as usize]));
         Took {
-            whole: finished,
-            fetch: finished.saturating_sub(restarted),
+            whole: self.since_fault(self.seen[Step::Finished as usize]),
+            longest_wait: self
+                .finished
+                .as_ref()
+                .map_or(Duration::ZERO, |finished| finished.longest_wait),
+            failed: self.failed,
         }
     }
 
@@ -149,7 +193,7 @@ impl Timeline {
         match STEPS.get(self.told) {
             Some(Step::BoostGone) => "the boost to go",
             Some(Step::RouteMoved) => "the route to move",
-            Some(Step::Restarted) => "the transfer to be restarted",
+            Some(Step::Continued) => "the transfer to go on",
             Some(Step::Finished) | None => "the transfer to finish",
         }
     }
@@ -163,13 +207,14 @@ impl Timeline {
         match event {
             Event::Boost { site, there } => self.handle_boost(at, site, there)?,
             Event::Route(site) => lines.extend(self.handle_route(at, site)?),
+            Event::Moved(moved) => self.handle_moved(at, moved)?,
             Event::Progress { attempt, bytes } => {
                 if self.fault.is_some() && self.failed > 0 && attempt >= self.attempt && bytes > 0 {
-                    self.see(Step::Restarted, at);
+                    self.see(Step::Continued, at);
                 }
             }
             Event::Broken { attempt, why } => lines.extend(self.handle_broken(at, attempt, &why)),
-            Event::Finished(finished) => self.handle_finished(at, &finished)?,
+            Event::Finished(finished) => self.handle_finished(at, finished)?,
             Event::Failed(why) => return Err(format!("the transfer failed: {why}")),
         }
         lines.extend(self.tell());
@@ -213,6 +258,19 @@ impl Timeline {
         }
     }
 
+    fn handle_moved(&mut self, at: Instant, moved: Moved) -> Result<(), String> {
+        let (from, to) = (SITES[moved.from], SITES[moved.to]);
+        if self.fault.is_none() || moved.to != self.expected.other {
+            return Err(format!(
+                "{to} sent block {} of a transfer that {from} had served",
+                thousands(moved.first.into())
+            ));
+        }
+        self.moved = Some(moved);
+        self.see(Step::Continued, at);
+        Ok(())
+    }
+
     fn handle_broken(&mut self, at: Instant, attempt: u32, why: &str) -> Option<String> {
         self.attempt = attempt + 1;
         if self.fault.is_none() {
@@ -221,24 +279,34 @@ impl Timeline {
             ));
         }
         self.failed += 1;
+        // What went on there broke there: what is told next is a beginning.
+        if self.told <= Step::Continued as usize {
+            self.moved = None;
+            self.seen[Step::Continued as usize] = None;
+        }
         let text = format!("transfer broken: {why}");
         (self.failed == 1).then(|| line(self.since_fault(Some(at)), &text))
     }
 
-    fn handle_finished(&mut self, at: Instant, finished: &Finished) -> Result<(), String> {
+    fn handle_finished(&mut self, at: Instant, finished: Finished) -> Result<(), String> {
         let expected = &self.expected;
         if self.fault.is_none() {
             return Err("the transfer was over before anything was broken".to_owned());
         }
-        if self.failed == 0 {
-            return Err("the transfer was not broken by the fault".to_owned());
-        }
-        let node = finished.node.as_deref().unwrap_or("a node without a name");
-        if node != SITES[expected.other] {
+        if self.failed == 0 && self.moved.is_none() {
             return Err(format!(
-                "{node} served the file, not {}",
+                "the file is there, but {} sent nothing of it",
                 SITES[expected.other]
             ));
+        }
+        let begun_at = if self.failed == 0 {
+            expected.failing
+        } else {
+            expected.other
+        };
+        let node = finished.node.as_deref().unwrap_or("a node without a name");
+        if node != SITES[begun_at] {
+            return Err(format!("{node} took the request, not {}", SITES[begun_at]));
         }
         if finished.bytes != expected.bytes {
             return Err(format!(
@@ -252,7 +320,8 @@ impl Timeline {
                 finished.hash, expected.hash
             ));
         }
-        self.see(Step::Restarted, at);
+        self.finished = Some(finished);
+        self.see(Step::Continued, at);
         self.see(Step::Finished, at);
         Ok(())
     }
@@ -287,18 +356,44 @@ impl Timeline {
                 format!("boost gone at {failing}: its lifetime ended, the kernel removed it")
             }
             Step::RouteMoved => format!("route moved to {other}"),
-            Step::Restarted => {
-                let requests = match self.failed {
-                    1 => "1 request".to_owned(),
-                    many => format!("{many} requests"),
-                };
-                format!("transfer restarted at {other}, from byte 0 ({requests} failed)")
-            }
-            Step::Finished => format!(
-                "finished: {other} says that it served it; {} bytes, BLAKE3 equal",
-                thousands(self.expected.bytes)
-            ),
+            Step::Continued => match self.moved.filter(|_| self.failed == 0) {
+                Some(moved) => {
+                    // The watcher may miss packets on a busy machine, and then says no more.
+                    let is_whole = moved.last.checked_add(1) == Some(moved.first);
+                    let seen = if is_whole { "" } else { " seen" };
+                    format!(
+                        "the same transfer goes on: block {} was the last{seen} of {failing}, {} is the first{seen} of {other}",
+                        thousands(moved.last.into()),
+                        thousands(moved.first.into()),
+                    )
+                }
+                None => format!(
+                    "transfer restarted at {other}, from byte 0 ({} failed)",
+                    requests(self.failed)
+                ),
+            },
+            Step::Finished => self.text_of_finish(),
         }
+    }
+
+    fn text_of_finish(&self) -> String {
+        let mut text = format!(
+            "finished: {} bytes, BLAKE3 equal",
+            thousands(self.expected.bytes)
+        );
+        if let Some(finished) = &self.finished {
+            let packets = match finished.repeated {
+                1 => "1 packet".to_owned(),
+                many => format!("{many} packets"),
+            };
+            text += &format!(
+                "; {} failed; the client repeated {packets},\n{:16}and its longest wait for a block was {:.3} s",
+                requests(self.failed),
+                "",
+                finished.longest_wait.as_secs_f32()
+            );
+        }
+        text
     }
 
     fn since_fault(&self, at: Option<Instant>) -> Duration {

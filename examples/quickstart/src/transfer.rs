@@ -1,8 +1,10 @@
 //! The client: fetches the file until it has it.
 //!
-//! A request that fails is begun again, from byte 0: [`Client::get`] neither retries nor
-//! continues. What arrives is hashed and not kept. The client takes no more than
-//! [`RATE`] bytes a second, so that there is time to break things.
+//! It is as patient as firmware is: an ICMP error is as good as silence to it, and it repeats what
+//! it last said until somebody answers, whoever that is. A request that fails all the same is begun
+//! again, from byte 0: [`Client::get`] neither retries nor continues. What arrives is hashed and not
+//! kept. The client takes no more than [`RATE`] bytes a second, so that there is time to break
+//! things.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +27,7 @@ use crate::timeline::{Event, Finished, Stamped};
 /// Bytes a second that the client takes.
 pub(crate) const RATE: u64 = 8_000_000;
 /// Silence after which the client gives a request up.
-pub(crate) const GIVE_UP: Duration = Duration::from_secs(1);
+pub(crate) const GIVE_UP: Duration = Duration::from_secs(15);
 /// When a request without an answer is repeated first.
 const FIRST_INTERVAL: Duration = Duration::from_millis(250);
 /// Between a request that failed and the next one.
@@ -60,6 +62,7 @@ async fn fetch(stop: &AtomicBool, events: &Sender<Stamped>) {
         .ask_node(true)
         .first_interval(FIRST_INTERVAL)
         .give_up(GIVE_UP)
+        .abort_when_refused(false)
         .dally(Duration::ZERO);
     let client = Client::new(settings);
     let server = SocketAddr::new(IpAddr::V4(SERVICE), 69);
@@ -68,9 +71,11 @@ async fn fetch(stop: &AtomicBool, events: &Sender<Stamped>) {
         attempt += 1;
         let mut sink = Sink::new(stop);
         let mut told: Option<Instant> = None;
+        let mut waits = Waits::default();
         let result = client
             .get(server, FILE, &mut sink, |progress| {
                 let bytes = progress.bytes;
+                waits.handle(bytes, Instant::now());
                 if bytes > 0 && told.is_none_or(|at| at.elapsed() >= REPORT) {
                     told = Some(Instant::now());
                     tell(Event::Progress { attempt, bytes });
@@ -84,6 +89,8 @@ async fn fetch(stop: &AtomicBool, events: &Sender<Stamped>) {
                     node: transferred.agreed.node,
                     bytes: transferred.bytes,
                     hash: sink.hasher.finalize(),
+                    longest_wait: waits.longest,
+                    repeated: transferred.retransmissions,
                 }));
             }
             Err(error) => {
@@ -114,6 +121,25 @@ fn is_worth_repeating(kind: &TransferErrorKind) -> bool {
             | TransferErrorKind::Refused
             | TransferErrorKind::Socket(_)
     )
+}
+
+/// How long the client waited for a block that brought it on.
+#[derive(Debug, Default)]
+struct Waits {
+    last: Option<(u64, Instant)>,
+    longest: Duration,
+}
+
+impl Waits {
+    fn handle(&mut self, bytes: u64, now: Instant) {
+        if let Some((before, at)) = self.last {
+            if bytes <= before {
+                return;
+            }
+            self.longest = self.longest.max(now.saturating_duration_since(at));
+        }
+        self.last = Some((bytes, now));
+    }
 }
 
 /// Hashes what it is given, at most [`RATE`] bytes a second.
@@ -168,5 +194,27 @@ impl AsyncWrite for Sink<'_> {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_brings_the_client_on_ends_a_wait() {
+        let start = Instant::now();
+        let mut waits = Waits::default();
+        for (ms, bytes) in [
+            (0, 0),
+            (10, 512),
+            (20, 512),
+            (1000, 512),
+            (1510, 1024),
+            (1600, 1536),
+        ] {
+            waits.handle(bytes, start + Duration::from_millis(ms));
+        }
+        assert_eq!(waits.longest, Duration::from_millis(1500));
     }
 }
