@@ -27,8 +27,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long nothing may have been told before a run begins.
 const SETTLED: Duration = Duration::from_millis(300);
-/// The sites have been in step for so long before a run begins.
-const IN_STEP: Duration = Duration::from_millis(500);
+/// The sites are in step for so long before a run begins: what file sync has just written it looks
+/// at again, before it says for certain what it is.
+const IN_STEP: Duration = Duration::from_secs(4);
 /// How often it is looked whether a daemon has ended.
 const SLICE: Duration = Duration::from_millis(200);
 /// The fault strikes when this much of the file has arrived, in percent.
