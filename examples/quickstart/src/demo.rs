@@ -27,8 +27,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long nothing may have been told before a run begins.
 const SETTLED: Duration = Duration::from_millis(300);
-/// A content that was written less than three seconds ago has no hash yet that is certain.
-const CERTAIN: Duration = Duration::from_secs(4);
+/// The sites are in step for so long before a run begins: what file sync has just written it looks
+/// at again, before it says for certain what it is.
+const IN_STEP: Duration = Duration::from_secs(4);
 /// How often it is looked whether a daemon has ended.
 const SLICE: Duration = Duration::from_millis(200);
 /// The fault strikes when this much of the file has arrived, in percent.
@@ -274,10 +275,10 @@ impl Story<'_> {
         self.settle(deadline)
     }
 
-    /// Both have the file, each knows it of the other, and what it is for certain.
+    /// Both have the file, and each knows it of the other.
     fn await_in_step(&mut self, deadline: Instant) -> Result<(), Error> {
         let mut since = None;
-        while since.is_none_or(|since: Instant| since.elapsed() < CERTAIN) {
+        while since.is_none_or(|since: Instant| since.elapsed() < IN_STEP) {
             if !self.daemons.iter().all(Daemon::is_in_step) {
                 since = None;
             } else if since.is_none() {

@@ -4,11 +4,12 @@
 //! put at the first site alone; file sync brings it to the other, and knows it there by the same
 //! hash. With both, transfers are handed on by default.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use std::{env, fs};
 
 use anycast_core::mesh::identity::{Fingerprint, Identity};
@@ -28,6 +29,8 @@ pub(crate) const FILE_SIZE: usize = 32 * 1024 * 1024;
 /// How long the boost outlives the daemon, in whole seconds.
 pub(crate) const DEAD_MAN: u64 = 3;
 
+/// How long the file has been there.
+const AGE: Duration = Duration::from_secs(3600);
 /// A daemon answers about itself sooner.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -69,6 +72,7 @@ pub(crate) fn lay_out(content: &[u8]) -> Result<[Daemon; 2], Error> {
         daemon.write("tftpd.toml", daemon.config(peer).as_bytes())?;
     }
     daemons[0].write(&format!("root/{FILE}"), content)?;
+    daemons[0].age(&format!("root/{FILE}"))?;
     Ok(daemons)
 }
 
@@ -140,6 +144,16 @@ impl Daemon {
         sync["ready"] == true
             && peers.len() == SITES.len() - 1
             && peers.iter().all(|peer| peer["lag"]["state"] == "none")
+    }
+
+    /// As if the file had lain there for long: one that was changed a moment before it is looked at
+    /// is not taken to be certain.
+    fn age(&self, name: &str) -> Result<(), Error> {
+        let path = self.folder.join(name);
+        let before = SystemTime::now() - AGE;
+        let set = File::options().write(true).open(&path);
+        set.and_then(|file| file.set_modified(before))
+            .map_err(|source| Error::File { path, source })
     }
 
     fn config(&self, peer: &Fingerprint) -> String {

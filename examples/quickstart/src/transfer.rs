@@ -28,6 +28,8 @@ use crate::timeline::{Event, Finished, Stamped};
 pub(crate) const RATE: u64 = 8_000_000;
 /// Silence after which the client gives a request up.
 pub(crate) const GIVE_UP: Duration = Duration::from_secs(15);
+/// Bytes in a block.
+pub(crate) const BLKSIZE: u16 = 1428;
 /// When a request without an answer is repeated first.
 const FIRST_INTERVAL: Duration = Duration::from_millis(250);
 /// Between a request that failed and the next one.
@@ -60,6 +62,7 @@ async fn fetch(stop: &AtomicBool, events: &Sender<Stamped>) {
     let tell = |event| drop(events.send((Instant::now(), event)));
     let settings = Settings::default()
         .ask_node(true)
+        .blksize(Some(BLKSIZE))
         .first_interval(FIRST_INTERVAL)
         .give_up(GIVE_UP)
         .abort_when_refused(false)
