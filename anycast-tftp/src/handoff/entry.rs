@@ -156,6 +156,8 @@ pub(super) struct Entry {
     pub(super) floor: u64,
     pub(super) pace: Pace,
     pub(super) created: Instant,
+    /// When the transfer began, as far as is known.
+    pub(super) made: Instant,
     /// When the client was last heard of, here or elsewhere.
     pub(super) heard: Instant,
     /// When the owner last said something of the flow.
@@ -177,6 +179,8 @@ pub(super) struct Entry {
     pub(super) has_session: bool,
     pub(super) own: Option<Own>,
     pub(super) answering: Answering,
+    /// An old block that its client acknowledges, and since when.
+    pub(super) behind: Option<(u16, Instant)>,
     pub(super) over: Option<Over>,
     /// Its place among the deadlines.
     pub(super) due: Option<Instant>,
@@ -200,9 +204,11 @@ impl Entry {
             is_greeted,
             silence,
             hold,
+            age,
             ..
         } = standing;
         let heard = now.checked_sub(silence).unwrap_or(now);
+        let acked = acked.min(record.last().unwrap_or(u64::MAX));
         Self {
             record,
             tenure,
@@ -212,6 +218,7 @@ impl Entry {
             floor,
             pace: Pace::new(now, acked, pace),
             created: now,
+            made: now.checked_sub(age).unwrap_or(now),
             heard,
             owner_said: now,
             held_until: now + hold,
@@ -224,6 +231,7 @@ impl Entry {
             has_session: false,
             own: None,
             answering: Answering::default(),
+            behind: None,
             over: None,
             due: None,
             filed,
@@ -320,6 +328,7 @@ impl Entry {
             lease: Duration::ZERO,
             echo: 0,
             is_sure: self.is_confirmed,
+            age: now.saturating_duration_since(self.made),
         }
     }
 }

@@ -445,6 +445,7 @@ impl Node {
             match event {
                 Shared::Opened(flow) => self.opened(now, flow),
                 Shared::Acked(flow, acked) => self.acked(now, flow, acked),
+                Shared::Behind(flow, wire) => self.fell_behind(now, flow, wire),
                 Shared::Ended(flow, Outcome::Moved) => {
                     if let Some(state) = &mut self.shared
                         && let Some(entry) = state.entries.get_mut(&flow)

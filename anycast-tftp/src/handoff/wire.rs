@@ -45,6 +45,8 @@ pub struct Standing {
     pub echo: u64,
     /// No: the sender did not run for a while, and asks itself.
     pub is_sure: bool,
+    /// For how long the sender has known the transfer.
+    pub age: Duration,
 }
 
 /// One message.

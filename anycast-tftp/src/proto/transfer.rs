@@ -125,6 +125,8 @@ pub struct Sender {
     is_shared: bool,
     /// The last block that may be sent for now.
     limit: Option<u64>,
+    /// The client is not as far as others say, until it is here.
+    behind_until: u64,
 }
 
 impl Sender {
@@ -147,6 +149,7 @@ impl Sender {
             resent: 0,
             is_shared: false,
             limit: None,
+            behind_until: 0,
         }
     }
 
@@ -184,7 +187,7 @@ impl Sender {
 
     /// Another node has answered an ACK up to here: it is not answered again. False: it was known.
     pub fn skip_to(&mut self, acked: u64) -> bool {
-        if acked <= self.acked {
+        if acked <= self.acked || self.acked < self.behind_until {
             return false;
         }
         self.acked = acked;
@@ -196,6 +199,14 @@ impl Sender {
         self.high = self.high.max(end);
         self.timed = None;
         true
+    }
+
+    /// The client has no more than these blocks, whatever others have said. One block is sent.
+    pub fn fall_back(&mut self, acked: u64) {
+        self.behind_until = self.behind_until.max(self.acked);
+        self.acked = acked;
+        self.repeated = false;
+        self.restart(u8::MAX);
     }
 
     /// Whether the client can have the block of this number by now: others may have sent some.

@@ -204,7 +204,8 @@ impl Node {
 pub(crate) fn write(root: &Path, path: &str, bytes: &[u8]) {
     let path = root.join(path);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let new = path.with_extension("new");
+    // Not below the root: a name that is there for a moment may be synced, and counts as deleted then.
+    let new = root.with_extension("new");
     fs::write(&new, bytes).unwrap();
     fs::rename(new, path).unwrap();
 }

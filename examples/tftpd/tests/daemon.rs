@@ -286,11 +286,20 @@ fn a_bad_configuration_is_one_line_and_a_failure() {
     site.refused(&useless, &["[announce] dead_man", "remove it"]);
     let wrap = with("drain_timeout = \"20s\"", "block_wrap = 2");
     site.refused(&wrap, &["[tftp] block_wrap", "0 or by 1"]);
-    let alone = with("drain_timeout = \"20s\"", "handoff = \"before-reply\"");
+    let window = with("drain_timeout = \"20s\"", "max_windowsize = 0");
+    site.refused(&window, &["[tftp]", "max_windowsize"]);
+}
+
+#[test]
+fn handoff_without_others_is_refused() {
+    let site = Site::new();
+    let good = site.good();
+    let with = |by: &str| good.replacen("drain_timeout = \"20s\"", by, 1);
+    let alone = with("handoff = \"before-reply\"");
     site.refused(&alone, &["[tftp] handoff", "needs [mesh]", "remove this"]);
-    let patient = with("drain_timeout = \"20s\"", "hold_wait = \"1s\"");
+    let patient = with("hold_wait = \"1s\"");
     site.refused(&patient, &["[tftp] hold_wait", "no effect", "remove it"]);
-    let never = with("drain_timeout = \"20s\"", "handoff = \"never\"");
+    let never = with("handoff = \"never\"");
     site.refused(
         &never,
         &[
@@ -299,8 +308,6 @@ fn a_bad_configuration_is_one_line_and_a_failure() {
             "before-reply",
         ],
     );
-    let window = with("drain_timeout = \"20s\"", "max_windowsize = 0");
-    site.refused(&window, &["[tftp]", "max_windowsize"]);
 }
 
 #[test]

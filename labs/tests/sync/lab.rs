@@ -1,4 +1,5 @@
 //! Three sites around a router, each with `anycast-tftpd` on the same service address.
+#![allow(dead_code, reason = "each test uses a part of this")]
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,7 +16,7 @@ use serde_json::Value;
 /// Far more than any change here takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Has the address of the service at every site.
-const SERVICE: &str = "192.0.2.69";
+pub(crate) const SERVICE: &str = "192.0.2.69";
 
 /// The daemon and the command that asks it.
 pub(crate) fn prepare() -> Result<Vec<(String, std::ffi::OsString)>, String> {
@@ -31,13 +32,13 @@ pub(crate) struct Site {
     pub(crate) name: String,
     pub(crate) root: PathBuf,
     folder: PathBuf,
-    namespace: Netns,
+    pub(crate) namespace: Netns,
     /// Those that the others take for this site's.
     keys: Vec<Fingerprint>,
     pub(crate) daemon: Option<Proc>,
 }
 
-fn address(number: usize) -> String {
+pub(crate) fn address(number: usize) -> String {
     format!("10.30.{number}.2")
 }
 
@@ -62,34 +63,44 @@ impl Lab {
             .map(|(number, name)| Site::new(&hub, number, name))
             .collect();
         let lab = Self { hub, sites };
-        lab.write_configurations(has_mesh, sync);
+        lab.write_configurations(has_mesh, sync, "");
         lab
     }
 
     /// Writes every site's configuration anew.
     pub(crate) fn configure(&self, sync: &str) {
-        self.write_configurations(true, sync);
+        self.write_configurations(true, sync, "");
     }
 
-    fn write_configurations(&self, has_mesh: bool, sync: &str) {
+    /// The same, with further keys of `[tftp]`.
+    pub(crate) fn configure_tftp(&self, sync: &str, tftp: &str) {
+        self.write_configurations(true, sync, tftp);
+    }
+
+    fn write_configurations(&self, has_mesh: bool, sync: &str, tftp: &str) {
         for (number, site) in self.sites.iter().enumerate() {
             let mesh = if has_mesh {
                 mesh(number, &self.sites)
             } else {
                 String::new()
             };
-            site.configure(&mesh, sync);
+            site.configure(&mesh, sync, tftp);
         }
     }
 
     /// The same, running and agreed.
     pub(crate) fn start(names: &[&str], sync: &str) -> Self {
         let mut lab = Self::new(names, sync);
-        for site in &mut lab.sites {
+        lab.start_all();
+        lab
+    }
+
+    /// Every site runs, and they agree.
+    pub(crate) fn start_all(&mut self) {
+        for site in &mut self.sites {
             site.start();
         }
-        lab.await_agreed();
-        lab
+        self.await_agreed();
     }
 
     /// Every site is ready and has what all have, and its disk does.
@@ -135,7 +146,7 @@ impl Site {
         }
     }
 
-    fn configure(&self, mesh: &str, sync: &str) {
+    fn configure(&self, mesh: &str, sync: &str, tftp: &str) {
         let folder = self.folder.display();
         let text = format!(
             "[node]\nname = \"{}\"\nstate_dir = \"{folder}/state\"\n\
@@ -145,7 +156,7 @@ impl Site {
              [[check]]\nkind = \"tftp\"\nfile = \"health\"\ninterval = \"1s\"\n\
              timeout = \"1s\"\n\n\
              [announce]\nkind = \"loopback\"\nfloor = true\ndead_man = \"3s\"\n\n\
-             [tftp]\nroot = \"{folder}/root\"\nwrites = \"create\"\n\n\
+             [tftp]\nroot = \"{folder}/root\"\nwrites = \"create\"\n{tftp}\n\n\
              {mesh}\n[sync]\n{sync}\n",
             self.name,
         );

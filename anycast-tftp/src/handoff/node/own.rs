@@ -384,7 +384,11 @@ impl Node {
     /// The owner has shown that it knows less of the client than this node does.
     pub(super) fn tell_owner_news(&mut self, now: Instant, flow: &Flow) {
         let entry = self.shared.as_ref().and_then(|s| s.entries.get(flow));
-        if entry.is_some_and(|entry| entry.own.is_none() && entry.has_news_for_owner()) {
+        let is_due = entry.is_some_and(|entry| {
+            let has_just_been = entry.answering.next_notice.is_some_and(|at| now < at);
+            entry.own.is_none() && entry.has_news_for_owner() && !has_just_been
+        });
+        if is_due {
             self.notice(now, flow);
         }
     }

@@ -123,6 +123,7 @@ impl Node {
             lease: Duration::ZERO,
             echo: 0,
             is_sure: true,
+            age: Duration::ZERO,
         };
         let mut entry = Entry::new(now, standing, directory, me);
         let holders = state

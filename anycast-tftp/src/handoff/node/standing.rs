@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Node;
-use crate::handoff::entry::Entry;
+use crate::handoff::entry::{Entry, Holder};
 use crate::handoff::limits::{LEASE, REVOKE_WAIT};
 use crate::handoff::record::{NodeId, Tenure};
 use crate::handoff::wire::{Message, Standing};
@@ -110,12 +110,21 @@ impl Node {
             return;
         };
         let was_live = old.is_live();
-        let is_alike = was_live && old.record.is_alike(&standing.record);
+        // What was acknowledged in one says nothing of the other.
+        let is_alike =
+            was_live && old.record.is_alike(&standing.record) && old.acked == 0 && !old.is_greeted;
         let held = old.own.as_ref().is_some_and(|own| own.held.is_some());
         if is_alike && old.has_session && !held {
             // The client cannot tell the two apart.
             self.server.set_role(now, &flow, Role::Answering);
         } else {
+            self.server.drop_shared(now, &flow);
+        }
+        let has_begun = self
+            .server
+            .progress(&flow)
+            .is_some_and(|(acked, is_greeted, _)| acked > 0 || is_greeted);
+        if has_begun {
             self.server.drop_shared(now, &flow);
         }
         let has_session = is_alike && self.server.has(&flow);
@@ -150,11 +159,12 @@ impl Node {
         let mut entry = Entry::new(now, standing, directory, from);
         entry.granted = older.as_ref().and_then(|old| old.granted);
         trust(state.moment(now, echo), lease, &mut entry);
-        let nonce = entry.record.nonce;
+        let (nonce, made) = (entry.record.nonce, entry.made);
         if !state.insert(flow, entry) {
             self.server.stats_mut().messages_refused += 1;
             return;
         }
+        state.strangers.forget_before(&flow, made);
         state.pin(content, None);
         let stamp = state.stamp(now);
         let has_content = content.is_none_or(|content| state.contents.get(&content).is_some());
@@ -241,6 +251,11 @@ impl Node {
         let is_later = heard > entry.heard;
         entry.heard = entry.heard.max(heard);
         let (acked, is_greeted) = (entry.acked, entry.is_greeted);
+        let own = entry.own.as_mut();
+        if is_greeted && own.is_some_and(|own| own.held.take().is_some()) {
+            // Another node has answered the client.
+            self.server.release(flow);
+        }
         if is_news || (is_later && entry.own.is_some()) {
             self.server.handle_progress(now, flow, acked, is_greeted);
         }
@@ -310,11 +325,21 @@ impl Node {
                 .record
                 .order
                 .max(standing.record.order.saturating_add(1));
+            let owner = standing.tenure.owner;
+            let me = state.nodes.me;
             if let Some(own) = &mut entry.own {
+                if owner != me && state.nodes.peers.contains_key(&owner) {
+                    let holder = own.holders.entry(owner);
+                    holder.or_insert_with(|| Holder::new(now, 0));
+                }
                 for holder in own.holders.values_mut() {
                     holder.is_kept = false;
                     holder.next_put = now;
                     holder.tries = 0;
+                }
+                if let Some(held) = &mut own.held {
+                    // They may still answer for the older one.
+                    held.revoking.extend(own.holders.keys());
                 }
             }
             self.tick(now, &flow);

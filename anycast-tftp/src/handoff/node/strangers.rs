@@ -20,6 +20,8 @@ use crate::proto::server::{Adopt, Begun};
 const MAX_KEPT: usize = 2048;
 /// What a node that went away longer ago than this has answered, its client does not wait for.
 const GONE: Duration = Duration::from_secs(60);
+/// A client that acknowledges the same old block again after this is there.
+const BEHIND_AFTER: Duration = Duration::from_millis(200);
 /// A flow is asked about again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(150);
 /// Prefixes whose questions are counted; beyond, those that have asked nothing lately are forgotten.
@@ -28,6 +30,8 @@ const MAX_PREFIXES: usize = 16_384;
 #[derive(Debug)]
 struct Kept {
     datagram: Box<[u8]>,
+    /// When it came.
+    at: Instant,
     until: Instant,
     asked_at: Instant,
     /// Its place among the deadlines.
@@ -85,6 +89,13 @@ impl Strangers {
         let kept = self.kept.remove(flow)?;
         self.due.remove(&(kept.due, *flow));
         Some(kept.datagram)
+    }
+
+    /// What came before this moment is of another transfer than the one that began then.
+    pub(super) fn forget_before(&mut self, flow: &Flow, made: Instant) {
+        if self.kept.get(flow).is_some_and(|kept| kept.at < made) {
+            self.forget(flow);
+        }
     }
 
     /// Whether a question about this flow is within the limits.
@@ -199,22 +210,16 @@ impl Node {
         }
     }
 
-    /// Whether every node that may have answered the client can be asked: nobody who holds the
-    /// record went away lately.
-    fn others_know(&self, now: Instant, flow: &Flow) -> bool {
-        let Some(state) = &self.shared else {
-            return false;
-        };
-        let Some(entry) = state.entries.get(flow) else {
-            return false;
-        };
-        let me = state.nodes.me;
-        let mut others = entry.directory.iter().chain([&entry.tenure.owner]);
-        others.all(|id| {
-            let gone = state.nodes.peers.get(id).filter(|peer| !peer.is_up);
-            let since = gone.map(|peer| peer.since.unwrap_or(state.start));
-            *id == me || since.is_none_or(|at| now.saturating_duration_since(at) > GONE)
-        })
+    /// Whether every node that may have answered the client can be asked: none went away lately.
+    fn others_know(&self, now: Instant) -> bool {
+        let peers = self
+            .shared
+            .iter()
+            .flat_map(|state| state.nodes.peers.values());
+        let mut gone = peers
+            .filter(|peer| !peer.is_up)
+            .filter_map(|peer| peer.since);
+        !gone.any(|at| now.saturating_duration_since(at) <= GONE)
     }
 
     /// Answers an ACK from the record.
@@ -222,7 +227,7 @@ impl Node {
         let Some(entry) = self.shared.as_ref().and_then(|s| s.entries.get(&flow)) else {
             return;
         };
-        if now < entry.held_until && self.others_know(now, &flow) {
+        if now < entry.held_until && self.others_know(now) {
             // It may be of the transfer before.
             return self.keep(now, flow, datagram);
         }
@@ -230,15 +235,14 @@ impl Node {
             return;
         };
         let is_late = now.saturating_duration_since(entry.heard) >= MIN_RTO;
-        if entry.is_behind(wire) && is_late {
-            // It has heard an old block, and says so: what it lacks it gets.
-            return self.answer_again(now, flow, entry.acked);
+        if entry.is_behind(wire) {
+            return self.fell_behind(now, flow, wire);
         }
         let Some(block) = entry.resolve(wire) else {
             self.server.stats_mut().ambiguous += 1;
             return;
         };
-        if !entry.is_plausible(now, block) && self.others_know(now, &flow) {
+        if !entry.is_plausible(now, block) && self.others_know(now) {
             return self.keep(now, flow, datagram);
         }
         let greets = block == 0 && !entry.is_greeted && !entry.record.oack.is_empty();
@@ -257,6 +261,47 @@ impl Node {
         self.server.set_report(&flow, 0, now);
         if let Ok(packet) = Packet::parse(datagram) {
             self.server.handle_packet(now, flow, datagram, packet);
+        }
+    }
+
+    /// A client acknowledges less than is known. It may have heard an old block, and says so: then
+    /// it lacks what follows what is known. A client that says the same again after a while is where
+    /// it says it is; what was known is not true of it.
+    pub(super) fn fell_behind(&mut self, now: Instant, flow: Flow, wire: u16) {
+        let progress = self.server.progress(&flow);
+        let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow)) else {
+            return;
+        };
+        let (known, heard) = progress.map_or((entry.acked, entry.heard), |(acked, _, heard)| {
+            (acked, heard.min(entry.heard))
+        });
+        let rollover = entry.record.rollover;
+        let back = rollover
+            .ahead(u64::from(wire), rollover.wire(known))
+            .unwrap_or(0);
+        if back == 0 || back > AHEAD.min(known) {
+            return;
+        }
+        let first = entry
+            .behind
+            .filter(|(number, _)| *number == wire)
+            .map(|(_, at)| at);
+        let since = first.map(|at| now.saturating_duration_since(at));
+        match since {
+            Some(since) if since < BEHIND_AFTER => {}
+            Some(_) => {
+                entry.behind = None;
+                tracing::debug!(client = %flow.remote, known, back, "a client is not where it was thought to be");
+                if self.adopt(now, &flow, false) {
+                    self.server.fall_back(now, &flow, known - back);
+                }
+            }
+            None => {
+                entry.behind = Some((wire, now));
+                if now.saturating_duration_since(heard) >= MIN_RTO {
+                    self.answer_again(now, flow, known);
+                }
+            }
         }
     }
 
@@ -359,6 +404,7 @@ impl Node {
         if let Some(kept) = state.strangers.kept.get_mut(&flow) {
             if datagram.len() <= MAX_KEPT {
                 kept.datagram = datagram.into();
+                kept.at = now;
             }
             if now.saturating_duration_since(kept.asked_at) >= ASK_AGAIN {
                 kept.asked_at = now;
@@ -384,6 +430,7 @@ impl Node {
         let due = now + ASK_AGAIN;
         let kept = Kept {
             datagram: datagram.into(),
+            at: now,
             until: now + HOLD,
             asked_at: now,
             due,
@@ -461,7 +508,7 @@ impl Node {
             let is_doubtful = block.is_some_and(|(entry, block)| {
                 now < entry.held_until || !entry.is_plausible(now, block)
             });
-            if is_doubtful && self.others_know(now, flow) {
+            if is_doubtful && self.others_know(now) {
                 return;
             }
             let Some(state) = &mut self.shared else {

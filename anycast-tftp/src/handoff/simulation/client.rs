@@ -16,6 +16,9 @@ mod receive;
 pub(super) use kinds::Kind;
 use kinds::{Answer, Habits};
 
+/// How long whoever stands before it waits for something new, whatever the client itself does.
+const HUMAN_PATIENCE: u64 = 300_000_000;
+
 /// How a read ended, for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -74,6 +77,8 @@ pub(super) struct Client {
     attempts: u32,
     repeat_at: Option<u64>,
     gives_up_at: u64,
+    /// When it last got a block that it did not have.
+    last_news: u64,
     /// How often it began again from zero.
     pub(super) restarts: u32,
     /// How often it has asked for something else than before.
@@ -102,6 +107,7 @@ impl Client {
             attempts: 0,
             repeat_at: None,
             gives_up_at: 0,
+            last_news: 0,
             restarts: 0,
             asks: 0,
             out: VecDeque::new(),
@@ -133,6 +139,7 @@ impl Client {
         self.since_ack = 0;
         self.complained = None;
         self.attempts = 0;
+        self.last_news = now;
         self.gives_up_at = now + self.habits.patience;
         self.repeat_at = self.habits.asks_again.after(now, 0);
         for port in self.ports.clone() {

@@ -10,6 +10,9 @@ use crate::handoff::limits::MAX_MESSAGE;
 use crate::handoff::record::NodeId;
 use crate::handoff::wire::{Message, Standing, messages};
 
+/// More messages than that in a second are a storm, whatever there is to ask.
+const MAX_PACE: u64 = 20_000;
+
 /// Two nodes could not talk, or one did not know that they could.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Apart {
@@ -30,6 +33,8 @@ pub(super) struct Mesh {
     pub(super) sent: u64,
     /// Of them, before the last client had ended.
     pub(super) sent_for_clients: u64,
+    /// In which second so many messages went from one node to another.
+    pace: BTreeMap<(usize, usize), (u64, u64)>,
     /// When the last message arrives.
     last: BTreeMap<(usize, usize), u64>,
 }
@@ -47,6 +52,7 @@ impl Mesh {
             apart: Vec::new(),
             sent: 0,
             sent_for_clients: 0,
+            pace: BTreeMap::new(),
             last: BTreeMap::new(),
         }
     }
@@ -184,6 +190,16 @@ impl World {
             return self.breaks(|| format!("n{from}: a message to {peer}, whoever that is"));
         };
         self.count("messages");
+        let pace = self.mesh.pace.entry((from, to)).or_default();
+        let count = if pace.0 == self.now / SECOND {
+            pace.1
+        } else {
+            0
+        };
+        *pace = (self.now / SECOND, count + 1);
+        if count > MAX_PACE {
+            self.breaks(|| format!("(d) n{from} has said {count} things to n{to} in a second"));
+        }
         if !self.mesh.told.contains_key(&(from, to)) {
             return;
         }

@@ -29,10 +29,15 @@ impl Job {
 /// now the mesh was cut between a node that it or this read came to and another one. Then a record
 /// of the earlier read may answer for this one, where the client comes to the other half, or an heir
 /// there may send of its own accord. And where a message and its answer take longer than a reply is
-/// held back, or it is not held back at all, the reply comes before the earlier record is known.
+/// held back, or it is not held back at all, the reply comes before the earlier record is known;
+/// so it does, from whatever port, where the request itself came to two nodes.
 pub(super) fn is_beyond(world: &World, number: usize) -> bool {
     let job = &world.jobs[number];
     let visitor = &world.visitors[job.client];
+    let mut asked = job.asked.values().map(|(_, nodes)| nodes.len());
+    if is_slow(world) && asked.any(|nodes| nodes > 1) {
+        return true;
+    }
     if !visitor.client.habits.keeps_port {
         return false;
     }

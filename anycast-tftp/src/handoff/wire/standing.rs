@@ -48,6 +48,7 @@ pub(super) fn put_standing(w: &mut Writer, standing: &Standing) {
     w.millis(standing.lease);
     w.u64(standing.echo);
     w.flag(standing.is_sure);
+    w.millis(standing.age);
 }
 
 pub(super) fn standing(r: &mut Reader<'_>) -> Result<Standing, WireError> {
@@ -111,5 +112,6 @@ pub(super) fn standing(r: &mut Reader<'_>) -> Result<Standing, WireError> {
         lease: r.millis()?,
         echo: r.u64()?,
         is_sure: r.flag()?,
+        age: r.millis()?,
     })
 }

@@ -10,7 +10,7 @@ use super::super::packet::{DATA_HEADER, ErrorCode, data_header};
 use super::super::session::{Due, Outcome, Phase, Reading, Role, Session};
 use super::super::table::SessionId;
 use super::super::transfer::Acked;
-use super::shared;
+use super::shared::{self, Shared};
 use super::{End, Outputs};
 use crate::store::{Content, ReadError};
 
@@ -90,7 +90,9 @@ pub(super) fn handle_ack(
         }
         Acked::Stray => {
             out.stats.strays += 1;
-            shared::repeat_where_nobody_does(id, session, out, now);
+            if is_shared {
+                out.shared.push_back(Shared::Behind(session.flow, block));
+            }
             None
         }
     }

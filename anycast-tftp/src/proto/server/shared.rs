@@ -28,6 +28,8 @@ pub(crate) enum Shared {
     Opened(Flow),
     /// Its client has so many blocks, and the time to tell of it has come.
     Acked(Flow, u64),
+    /// Its client acknowledges a block of this number, which is not ahead.
+    Behind(Flow, u16),
     /// It ended here.
     Ended(Flow, Outcome),
 }
@@ -326,6 +328,24 @@ impl Server {
         session.silent_since = now;
         let wait = session.wait(now);
         out.arm(id, session, now, wait);
+    }
+
+    /// The client has no more than these blocks, whatever was said of it.
+    pub(crate) fn fall_back(&mut self, now: Instant, flow: &Flow, acked: u64) {
+        let Some((id, session, out)) = self.session(flow) else {
+            return;
+        };
+        let is_waiting = session.job.is_some();
+        session.last_heard = now;
+        session.silent_since = now;
+        session.silence = 0;
+        let Phase::Reading(reading) = &mut session.phase else {
+            return;
+        };
+        reading.sender.fall_back(acked);
+        if !is_waiting {
+            out.queue(id, session, Due::Data);
+        }
     }
 
     /// Sends what follows the last ACK again, one block of it.

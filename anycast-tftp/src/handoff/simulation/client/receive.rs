@@ -1,6 +1,6 @@
 //! What a client does with what it is sent.
 
-use super::{Answer, Client, Ended, ErrorCode, Options, Packet, Phase};
+use super::{Answer, Client, Ended, ErrorCode, HUMAN_PATIENCE, Options, Packet, Phase};
 use crate::proto::packet::ack;
 
 /// Bytes of the file, and where they belong.
@@ -111,8 +111,9 @@ impl Client {
         self.end(Ended::Refused(code));
     }
 
-    const fn progressed(&mut self, now: u64) {
-        self.gives_up_at = now + self.habits.patience;
+    fn progressed(&mut self, now: u64) {
+        let human = self.last_news + HUMAN_PATIENCE;
+        self.gives_up_at = human.min(now + self.habits.patience);
     }
 
     fn handle_data<'a>(
@@ -165,6 +166,7 @@ impl Client {
             self.expected += 1;
         }
         self.since_ack += 1;
+        self.last_news = now;
         self.progressed(now);
         if self.last.is_some_and(|last| last < self.expected) {
             self.send_ack(now);
@@ -186,6 +188,9 @@ impl Client {
     ) -> Option<Delivery<'a>> {
         let block = self.expected + u64::from(distance);
         let is_new = self.ahead.insert(block);
+        if is_new {
+            self.last_news = now;
+        }
         if payload.len() < usize::from(self.blksize) {
             self.last = Some(block);
         }
