@@ -36,8 +36,8 @@ use clap::Parser;
 /// In namespaces of its own it builds a client, a router and two sites that run
 /// anycast-tftpd, lets the client fetch a large file, and breaks the site that serves it:
 /// first by killing the daemon, then by cutting the whole site off. The transfer goes on at the
-/// other site. It takes about half a
-/// minute, needs neither root nor configuration, and leaves nothing behind.
+/// other site. It takes about half a minute, needs neither root nor configuration, and leaves
+/// nothing behind.
 #[derive(Debug, Clone, Parser)]
 #[command(version)]
 struct Options {
