@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::limits::{AHEAD, HINT_LIFE, HINT_MARGIN};
+use super::limits::{AHEAD, HINT_EVERY, HINT_LIFE, HINT_MARGIN};
 use super::record::{NodeId, Record, Tenure};
 use super::wire::Standing;
 use crate::proto::rtt::INITIAL_RTO;
@@ -156,6 +156,8 @@ pub(super) struct Entry {
     pub(super) floor: u64,
     pub(super) pace: Pace,
     pub(super) created: Instant,
+    /// It took the place of another transfer of the flow here.
+    pub(super) follows: bool,
     /// When the transfer began, as far as is known.
     pub(super) made: Instant,
     /// When the client was last heard of, here or elsewhere.
@@ -218,6 +220,7 @@ impl Entry {
             floor,
             pace: Pace::new(now, acked, pace),
             created: now,
+            follows: false,
             made: now.checked_sub(age).unwrap_or(now),
             heard,
             owner_said: now,
@@ -285,9 +288,13 @@ impl Entry {
 
     /// Whether an ACK is of a block that the client can have by now, as far as is known here.
     pub(super) fn is_plausible(&self, now: Instant, block: u64) -> bool {
-        let most = elsewhere(self.acked, self.record.windowsize);
-        let is_late = now.saturating_duration_since(self.heard) >= DOUBLED;
-        block <= self.acked.saturating_add(most) || is_late
+        let silence = now.saturating_duration_since(self.heard);
+        // As fast as it was ever seen to move, and what is known may be old.
+        let time = silence.saturating_add(HINT_EVERY * 2).as_millis();
+        let moved = u128::from(self.pace.fastest()).saturating_mul(time) / 1000;
+        let most = elsewhere(self.acked, self.record.windowsize)
+            .saturating_add(u64::try_from(moved).unwrap_or(u64::MAX));
+        block <= self.acked.saturating_add(most) || silence >= DOUBLED
     }
 
     /// What a number on the wire acknowledges; None: it is old, or uncertain.

@@ -446,6 +446,7 @@ impl Node {
                 Shared::Opened(flow) => self.opened(now, flow),
                 Shared::Acked(flow, acked) => self.acked(now, flow, acked),
                 Shared::Behind(flow, wire) => self.fell_behind(now, flow, wire),
+                Shared::Unreadable(flow) => self.unreadable(now, &flow),
                 Shared::Ended(flow, Outcome::Moved) => {
                     if let Some(state) = &mut self.shared
                         && let Some(entry) = state.entries.get_mut(&flow)

@@ -103,6 +103,40 @@ impl State {
 }
 
 impl Node {
+    /// A content that was open cannot be read any more: it is opened once more, at a peer perhaps.
+    pub(super) fn unreadable(&mut self, now: Instant, flow: &Flow) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let Some(entry) = state.entries.get_mut(flow) else {
+            return;
+        };
+        entry.has_session = false;
+        let Some(content) = entry.record.content else {
+            return;
+        };
+        if let Some(pinned) = state.contents.0.get_mut(&content)
+            && let Pin::Here(_) = pinned.pin
+            && let Pin::Here(content) = std::mem::replace(&mut pinned.pin, Pin::Missing(now))
+        {
+            state.requests.push_back(StoreRequest::Close { content });
+        }
+        state.content(now, &content);
+    }
+
+    /// An owner without the content cannot go on, nor let another one wait for it.
+    fn lost(&mut self, now: Instant, id: &ContentId) {
+        let entries = self.shared.iter().flat_map(|state| &state.entries);
+        let flows = entries.filter(|(_, entry)| {
+            let is_owned = entry.is_live() && entry.own.is_some() && !entry.has_session;
+            is_owned && entry.record.content == Some(*id)
+        });
+        for flow in flows.map(|(flow, _)| *flow).collect::<Vec<_>>() {
+            self.server.refuse_shared(flow, "the file cannot be read");
+            self.over(now, &flow);
+        }
+    }
+
     /// The store has opened a content, or has not.
     pub(super) fn pinned(
         &mut self,
@@ -132,7 +166,7 @@ impl Node {
             Err(error) => {
                 tracing::debug!(content = %id.hash, %error, "the content of a transfer is not here");
                 pinned.pin = Pin::Missing(now + AGAIN);
-                return;
+                return self.lost(now, &id);
             }
         }
         let stamp = state.stamp(now);
@@ -155,7 +189,11 @@ impl Node {
                 stamp,
             };
             let owner = entry.tenure.owner;
+            let is_owned = entry.own.is_some() && !entry.has_session;
             self.say(owner, &kept);
+            if is_owned && self.adopt(now, &flow, false) {
+                self.server.repeat(&flow);
+            }
             self.retry_stranger(now, &flow);
         }
     }

@@ -27,6 +27,8 @@ pub(super) const MAX_ENDS: u32 = 6;
 const END_AGAIN: Duration = Duration::from_millis(50);
 /// How often holders of a transfer that wraps hear of it when it does not move.
 const KEEP_HINTING: Duration = Duration::from_secs(1);
+/// And those of any other: of two owners that do not know of each other one learns of it then.
+const KEEP_OWNING: Duration = Duration::from_secs(2);
 /// ACKs that have advanced at another node, before the timers follow them there.
 const ADVANCES: u8 = 3;
 /// An owner that says nothing for so long, though it was told of them, has lost the transfer.
@@ -60,14 +62,22 @@ pub(super) fn due(now: Instant, entry: &Entry, own: &Own, nodes: &Nodes) -> Inst
         due = now;
     } else if is_news {
         due = due.min(own.told_at + HINT_EVERY);
-    } else if entry.record.wraps() {
-        due = due.min(own.told_at + KEEP_HINTING);
+    } else {
+        due = due.min(own.told_at + keep_hinting(entry));
     }
     if entry.heard + Duration::from_secs(2) > now {
         // The engine knows of ACKs that nobody was told of.
         due = due.min(own.told_at.max(now) + HINT_EVERY);
     }
     due
+}
+
+fn keep_hinting(entry: &Entry) -> Duration {
+    if entry.record.wraps() {
+        KEEP_HINTING
+    } else {
+        KEEP_OWNING
+    }
 }
 
 /// When this node is to take a transfer over by itself, if it is the heir.
@@ -281,7 +291,7 @@ impl Node {
         let Some(entry) = state.entries.get_mut(flow) else {
             return;
         };
-        let wraps = entry.record.wraps();
+        let keep = keep_hinting(entry);
         let (acked, is_greeted) = (entry.acked, entry.is_greeted);
         let Some(own) = &mut entry.own else {
             return;
@@ -295,7 +305,7 @@ impl Node {
         let is_first = is_greeted != own.was_greeted;
         let is_due =
             is_first || (is_news && (pause >= HINT_EVERY || acked >= own.told + HINT_BLOCKS));
-        let is_kept_alive = wraps && pause >= KEEP_HINTING;
+        let is_kept_alive = pause >= keep;
         if !is_due && !is_kept_alive {
             return;
         }

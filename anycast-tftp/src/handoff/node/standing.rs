@@ -157,6 +157,7 @@ impl Node {
             .and_then(|old| old.granted)
             .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         let mut entry = Entry::new(now, standing, directory, from);
+        entry.follows = older.is_some();
         entry.granted = older.as_ref().and_then(|old| old.granted);
         trust(state.moment(now, echo), lease, &mut entry);
         let (nonce, made) = (entry.record.nonce, entry.made);

@@ -155,6 +155,10 @@ impl Node {
             return;
         };
         match packet {
+            Packet::Error { .. } if entry.follows && entry.is_young(now) => {
+                // It is of the transfer before: of this one the client has acknowledged nothing.
+                self.server.stats_mut().strays += 1;
+            }
             Packet::Error { code, message } => {
                 let text = String::from_utf8_lossy(message);
                 tracing::debug!(client = %flow.remote, %code, ?text, "ended by the client");

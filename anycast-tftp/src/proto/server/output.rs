@@ -149,7 +149,7 @@ fn send_data(
     let filled = match read::fill(reading, blksize, max_blocks, buf) {
         Ok(filled) => filled,
         Err(NotFilled::Nothing) => return Sent::Nothing,
-        Err(NotFilled::Failed(error)) => return Sent::End(read::read_failed(&error)),
+        Err(NotFilled::Failed(error)) => return Sent::End(read::failed(session, out, &error)),
         Err(NotFilled::Wait(offset)) => {
             read::load(id, session, out, offset);
             session.job_since = now;

@@ -121,7 +121,7 @@ pub(super) fn loaded(
 ) -> Option<End> {
     let part = match result {
         Ok(part) => part,
-        Err(error) => return Some(read_failed(&error)),
+        Err(error) => return Some(failed(session, out, &error)),
     };
     if let Phase::Reading(reading) = &mut session.phase {
         reading.part = Some(part);
@@ -332,8 +332,19 @@ pub(super) fn load(id: SessionId, session: &mut Session, out: &mut Outputs, offs
         .push_back(StoreRequest::Load { id, content, part });
 }
 
+/// The content cannot be read any more. Where other nodes know the transfer, one of them may have
+/// it, and the client is not to hear of it.
+pub(super) fn failed(session: &Session, out: &mut Outputs, error: &ReadError) -> End {
+    if session.share.role == Role::Alone {
+        return read_failed(error);
+    }
+    tracing::warn!(client = %session.flow.remote, file = %session.name, %error, "the content of a transfer cannot be read; it is opened again");
+    out.shared.push_back(Shared::Unreadable(session.flow));
+    End::silent(Outcome::Moved)
+}
+
 /// The transfer cannot go on. The client must not take what it has for the file.
-pub(super) fn read_failed(error: &ReadError) -> End {
+fn read_failed(error: &ReadError) -> End {
     let text = match error {
         ReadError::Changed => "the file changed",
         ReadError::WouldBlock | ReadError::Io(_) => "the file cannot be read",

@@ -30,6 +30,8 @@ pub(crate) enum Shared {
     Acked(Flow, u64),
     /// Its client acknowledges a block of this number, which is not ahead.
     Behind(Flow, u16),
+    /// Its content can be read here no more.
+    Unreadable(Flow),
     /// It ended here.
     Ended(Flow, Outcome),
 }
