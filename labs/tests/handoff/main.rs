@@ -28,7 +28,7 @@ const SIZE: usize = 6 << 20;
 const SETTLED: Duration = Duration::from_secs(5);
 /// What a moved route may cost where both nodes live; machines are noisy.
 const HICCUP: Duration = Duration::from_secs(2);
-/// And where a node died in the middle of what the client waits for: the heir begins after three
+/// And where a node died in the middle of what the client waits for: the heir begins after five and a half
 /// seconds, and a client repeats itself after five.
 const LOSS: Duration = Duration::from_secs(8);
 

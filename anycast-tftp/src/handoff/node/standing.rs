@@ -159,6 +159,10 @@ impl Node {
         let mut entry = Entry::new(now, standing, directory, from);
         entry.follows = older.is_some();
         entry.granted = older.as_ref().and_then(|old| old.granted);
+        if let Some(until) = entry.granted {
+            // As its owner will hear.
+            entry.held_until = entry.held_until.max(until);
+        }
         trust(state.moment(now, echo), lease, &mut entry);
         let (nonce, made) = (entry.record.nonce, entry.made);
         if !state.insert(flow, entry) {
