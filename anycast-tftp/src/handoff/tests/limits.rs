@@ -1,6 +1,8 @@
 //! What strangers can cause.
 
 use super::*;
+use crate::handoff::record::{NodeId, Record, Tenure};
+use crate::handoff::wire::{Message, Standing, VERSION};
 
 #[test]
 fn unknown_packets_cost_messages_within_bounds_and_are_never_answered() {
@@ -50,4 +52,120 @@ fn clients_of_one_prefix_are_found_all_at_once() {
         sent.iter()
             .all(|(_, packet)| *packet == data(2, &file[512..]))
     );
+}
+
+/// What a peer with a valid key may say of a client that never asked.
+fn forged(net: &Net, number: u16, acked: u64) -> Vec<u8> {
+    let id = net.files[0].put("forged", &bytes(5000, 3));
+    let owner = NodeId::of(&"node1".parse().unwrap());
+    let standing = Standing {
+        record: Record {
+            flow: client(number),
+            nonce: u64::from(number) + 1,
+            order: 1,
+            request: 5,
+            name: FileName::from_wire(b"forged").unwrap(),
+            content: Some(id),
+            mode: crate::proto::packet::Mode::Octet,
+            oack: Box::default(),
+            blksize: 512,
+            windowsize: 1,
+            timeout: None,
+            rollover: crate::proto::transfer::Rollover::Zero,
+        },
+        tenure: Tenure { epoch: 0, owner },
+        acked,
+        floor: 0,
+        pace: 0,
+        is_greeted: acked > 0,
+        silence: Duration::ZERO,
+        hold: Duration::ZERO,
+        lease: Duration::ZERO,
+        echo: 0,
+        is_sure: true,
+        age: Duration::ZERO,
+    };
+    let put = Message::Put(Box::new(standing)).encode();
+    [vec![VERSION], put].concat()
+}
+
+#[test]
+fn a_forged_record_of_a_client_that_never_asked_sends_it_next_to_nothing() {
+    let mut net = Net::new(2, Mode::BeforeReply);
+    let peer: NodeName = "node1".parse().unwrap();
+    for (port, acked) in [(1000, 0), (1001, 3)] {
+        let message = forged(&net, port, acked);
+        net.nodes[0].handle_message(net.now, &peer, &message);
+    }
+    net.pump();
+    net.wait(Duration::from_secs(2));
+    assert_eq!(net.take(), []);
+    // The forger goes away, and this node is the heir.
+    net.kill(1);
+    net.wait(Duration::from_secs(120));
+    let sent: Vec<_> = std::mem::take(&mut net.sent);
+    assert!(sent.len() <= 3, "{} packets", sent.len());
+    assert!(sent.iter().all(|(_, flow, _)| *flow == client(1001)));
+    assert_eq!(net.nodes[0].known(), 0, "all is forgotten");
+}
+
+#[test]
+fn a_peer_cannot_fill_the_table_with_records() {
+    let mut net = Net::new(2, Mode::BeforeReply);
+    let peer: NodeName = "node1".parse().unwrap();
+    let template = forged(&net, 1, 0);
+    let port = template
+        .windows(6)
+        .position(|w| w == [10, 0, 0, 1, 0, 1])
+        .unwrap();
+    for number in 0..60_000_u32 {
+        let mut message = template.clone();
+        message[port..port + 4].copy_from_slice(&[10, 9, (number >> 8) as u8, number as u8]);
+        net.nodes[0].handle_message(net.now, &peer, &message);
+        while net.nodes[0].poll_message(net.now).is_some() {}
+    }
+    let quota = crate::handoff::limits::MAX_RECORDS / 2;
+    assert_eq!(net.nodes[0].known(), quota);
+    assert_eq!(net.nodes[0].stats().messages_refused, 60_000 - quota as u64);
+    // Clients are served all the same.
+    net.put("a", b"small");
+    net.send(0, client(3000), &rrq("a", &[]));
+    assert_eq!(net.take(), [(0, data(1, b"small"))]);
+}
+
+#[test]
+fn a_record_that_is_replayed_after_its_end_is_refused() {
+    let mut net = Net::new(2, Mode::BeforeReply);
+    let peer: NodeName = "node1".parse().unwrap();
+    let message = forged(&net, 1000, 2);
+    net.nodes[0].handle_message(net.now, &peer, &message);
+    let end = Message::End {
+        flow: client(1000),
+        nonce: 1001,
+        order: 1,
+    };
+    let end = [vec![VERSION], end.encode()].concat();
+    net.nodes[0].handle_message(net.now, &peer, &end);
+    net.pump();
+    for _ in 0..3 {
+        net.nodes[0].handle_message(net.now, &peer, &message);
+        net.pump();
+        net.send(0, client(1000), &ack(2));
+        net.wait(Duration::from_secs(1));
+        assert_eq!(net.take(), []);
+    }
+    // Also one whose end came first.
+    let (early, late) = (forged(&net, 2000, 2), client(2000));
+    let end = Message::End {
+        flow: late,
+        nonce: 2001,
+        order: 1,
+    };
+    let end = [vec![VERSION], end.encode()].concat();
+    net.nodes[0].handle_message(net.now, &peer, &end);
+    net.nodes[0].handle_message(net.now, &peer, &early);
+    net.pump();
+    net.send(0, late, &ack(2));
+    net.wait(Duration::from_secs(1));
+    assert_eq!(net.take(), []);
 }

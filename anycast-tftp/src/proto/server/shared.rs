@@ -459,7 +459,9 @@ pub(super) fn expired(
             let is_stale = session.share.until.is_some_and(|until| now >= until);
             let is_alone =
                 out.is_alone && silence >= ALONE_AFTER && session.silence >= ALONE_RESENDS;
-            let has_probed = session.share.role == Role::Heir && session.silence >= HEIR_PROBES;
+            // The first was sent when it took over; what was never acknowledged may be forged.
+            let has_probed = session.share.role == Role::Heir
+                && (session.silence + 1 >= HEIR_PROBES || !session.is_greeted);
             let patience = session.patience(now);
             if !(is_stale || is_alone || has_probed) || patience.is_zero() {
                 return None;
