@@ -40,6 +40,7 @@ use crate::store::{FileName, RESERVED_PREFIX};
 
 mod batch;
 mod cache;
+mod direct;
 mod disk;
 mod hashing;
 mod identify;

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use super::direct::{self, Direct};
 use super::disk::{self, Stamp};
 use super::objects::{Held, to_hex};
 use super::{Folder, hashing};
@@ -24,6 +25,9 @@ const SYNCFS_ABOVE: usize = 32;
 /// So many bytes are handed to the disk while the next ones come, so that there is little to wait
 /// for at the end.
 const HAND_OVER: u64 = 8 << 20;
+
+/// What is left of a content, in bytes, is written past the page cache where it is more than this.
+const DIRECT_ABOVE: u64 = 8 << 20;
 
 /// Why a content could not be brought in.
 #[derive(Debug, thiserror::Error)]
@@ -77,11 +81,15 @@ impl StageError {
     }
 }
 
-/// A content that is being written. Dropped, it is kept to be continued.
+/// A content that is being written. Dropped, it is kept to be continued, but for what was gathered
+/// to be written at once.
 #[derive(Debug)]
 pub struct Stage {
     content: ContentId,
     file: File,
+    /// What is gathered to be written past the page cache; `None`: nothing is, or any more.
+    direct: Option<Direct>,
+    /// What is in the file, and hashed.
     offset: u64,
     /// The disk has been told to begin with all before this.
     handed_over: u64,
@@ -124,6 +132,7 @@ impl Folder {
         let mut stage = Stage {
             content,
             file,
+            direct: None,
             offset: 0,
             handed_over: 0,
             hasher: blake3::Hasher::new(),
@@ -139,6 +148,10 @@ impl Folder {
             .map_err(|error| failed(disk::errno(&error)))?;
         stage.offset = found.size;
         stage.handed_over = found.size;
+        let is_large = content.size - found.size > DIRECT_ABOVE;
+        if is_large && found.size.is_multiple_of(direct::ALIGN as u64) {
+            stage.direct = Direct::open(&self.staging, &name);
+        }
         Ok(stage)
     }
 
@@ -210,7 +223,8 @@ impl Stage {
     /// How many bytes are there: the next to be written is this one.
     #[must_use]
     pub fn offset(&self) -> u64 {
-        self.offset
+        let pending = self.direct.as_ref().map_or(0, Direct::pending_len);
+        self.offset + pending
     }
 
     /// Throws away what is there.
@@ -219,6 +233,7 @@ impl Stage {
     /// [`StageError`].
     pub fn restart(&mut self) -> Result<(), StageError> {
         self.hasher.reset();
+        self.direct = None;
         (self.offset, self.handed_over) = (0, 0);
         rustix::fs::ftruncate(&self.file, 0).map_err(|errno| StageError::new(&self.content, errno))
     }
@@ -231,6 +246,40 @@ impl Stage {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StageError> {
         self.check_room(bytes.len() as u64)?;
         let mut rest = bytes;
+        while let Some(direct) = self.direct.as_mut().filter(|_| !rest.is_empty()) {
+            let taken = direct.take(rest);
+            rest = rest.get(taken..).unwrap_or_default();
+            if direct.is_full() {
+                self.settle()?;
+            }
+        }
+        self.append(rest)
+    }
+
+    /// Writes what is gathered. What is too short for it goes another way, and all that follows.
+    fn settle(&mut self) -> Result<(), StageError> {
+        let Some(mut direct) = self.direct.take() else {
+            return Ok(());
+        };
+        let written = direct.write_at(self.offset);
+        let is_written = written.map_err(|error| self.failed(&error))?;
+        let (whole, rest) = direct.pending();
+        if !is_written {
+            self.append(whole)?;
+            return self.append(rest);
+        }
+        self.hasher.update(whole);
+        self.offset += whole.len() as u64;
+        self.handed_over = self.offset;
+        if !rest.is_empty() {
+            return self.append(rest);
+        }
+        direct.clear();
+        self.direct = Some(direct);
+        Ok(())
+    }
+
+    fn append(&mut self, mut rest: &[u8]) -> Result<(), StageError> {
         while !rest.is_empty() {
             match self.file.write_at(rest, self.offset) {
                 Ok(written) => {
@@ -270,6 +319,8 @@ impl Stage {
         len: u64,
     ) -> Result<(), StageError> {
         self.check_room(len)?;
+        self.settle()?;
+        self.direct = None;
         let start = self.offset;
         let copied = self.copy_from(basis, offset, start + len);
         if matches!(copied, Err(StageError::Basis(_))) {
@@ -289,7 +340,7 @@ impl Stage {
             let piece = (end - self.offset).min(hashing::PIECE as u64);
             buf.resize(usize::try_from(piece).unwrap_or(0), 0);
             match basis.file().read_exact_at(&mut buf, from) {
-                Ok(()) => self.write(&buf)?,
+                Ok(()) => self.append(&buf)?,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return Err(StageError::Basis(self.content.hash));
                 }
@@ -309,6 +360,7 @@ impl Stage {
     /// # Errors
     /// [`StageError`]: after [`StageError::Corrupt`] nothing is kept.
     pub fn finish(mut self) -> Result<Staged, StageError> {
+        self.settle()?;
         if self.offset < self.content.size {
             return Err(StageError::Short(self.content.hash));
         }
@@ -328,7 +380,7 @@ impl Stage {
     }
 
     fn check_room(&self, len: u64) -> Result<(), StageError> {
-        match self.offset.checked_add(len) {
+        match self.offset().checked_add(len) {
             Some(end) if end <= self.content.size => Ok(()),
             _ => Err(StageError::TooLong(self.content.hash)),
         }

@@ -27,6 +27,49 @@ fn a_content_is_continued_where_it_was_left() {
     assert_eq!(place.hidden("staging"), [""; 0]);
 }
 
+/// A large one is gathered and written past the page cache, but for its last bytes.
+#[test]
+fn a_large_content_is_the_same_however_it_comes() {
+    let place = Place::new();
+    let folder = place.open();
+    let bytes: Vec<u8> = (0..5_000_001_u32).flat_map(u32::to_be_bytes).collect();
+    let bytes = &bytes[..bytes.len() - 1];
+    let content = id(bytes);
+    let mut stage = folder.stage(content).unwrap();
+    for piece in bytes[..9_000_000].chunks(100_003) {
+        stage.write(piece).unwrap();
+    }
+    assert_eq!(stage.offset(), 9_000_000);
+    drop(stage);
+    let mut stage = folder.stage(content).unwrap();
+    let there = usize::try_from(stage.offset()).unwrap();
+    assert!((7_000_000..=9_000_000).contains(&there), "{there}");
+    for piece in bytes[there..].chunks(3_000_000) {
+        stage.write(piece).unwrap();
+    }
+    let staged = stage.finish().unwrap();
+    folder.sync_all(vec![staged]).remove(0).unwrap();
+    assert!(read_content(&folder, &content).unwrap() == bytes);
+}
+
+#[test]
+fn a_basis_is_copied_behind_what_was_gathered() {
+    let place = Place::new();
+    let old = vec![5; 12 << 20];
+    place.write_old("x", &old);
+    let folder = place.open();
+    scan(&folder);
+    let basis = folder.open_content(&id(&old)).unwrap();
+    let new = [&b"new"[..], &old, b"end"].concat();
+    let mut stage = folder.stage(id(&new)).unwrap();
+    stage.write(b"new").unwrap();
+    stage.write_from_basis(&basis, 0, 12 << 20).unwrap();
+    stage.write(b"end").unwrap();
+    let staged = stage.finish().unwrap();
+    folder.sync_all(vec![staged]).remove(0).unwrap();
+    assert!(read_content(&folder, &id(&new)).unwrap() == new);
+}
+
 #[test]
 fn other_bytes_than_the_hash_says_are_thrown_away() {
     let place = Place::new();
