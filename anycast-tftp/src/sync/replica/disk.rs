@@ -141,24 +141,34 @@ impl Disk {
         content: &ContentId,
     ) -> impl Iterator<Item = &'a FileName> {
         let content = *content;
+        let has_it = move |path: &&FileName| self.get(manifest, path) == Some(content);
+        self.near(manifest, &content.hash).filter(has_it)
+    }
+
+    /// Paths that have a content of this hash, and perhaps some others.
+    pub(super) fn near<'a>(
+        &'a self,
+        manifest: &'a Manifest,
+        hash: &ContentHash,
+    ) -> impl Iterator<Item = &'a FileName> + use<'a> {
+        let hash = *hash;
         let is_before = |other| {
             let known = own_content(manifest, other);
-            known.is_some_and(|known| known.hash < content.hash)
+            known.is_some_and(|known| known.hash < hash)
         };
         let own = self.own.from(&is_before);
         let own = own.map_while(move |number| {
             let (path, known) = manifest.numbered(number)?;
-            (known?.hash == content.hash).then_some(path)
+            (known?.hash == hash).then_some(path)
         });
-        let short = short(&content.hash);
+        let short = short(&hash);
         let from = FileName::from_wire(b" ").ok().map(|least| (short, least));
         let range = from.map(|from| self.others.range(from..));
-        let of_hash = range
+        let others = range
             .into_iter()
             .flatten()
             .take_while(move |(found, _)| *found == short);
-        let has_it = move |path: &&FileName| self.get(manifest, path) == Some(content);
-        own.chain(of_hash.map(|(_, path)| path)).filter(has_it)
+        own.chain(others.map(|(_, path)| path))
     }
 
     pub(super) fn locate(&self, manifest: &Manifest, content: &ContentId) -> Option<FileName> {

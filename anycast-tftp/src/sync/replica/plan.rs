@@ -160,13 +160,26 @@ impl Replica {
 
     /// Whether it belongs somewhere where it is not, or may not be; other than this path.
     fn is_needed(&self, hash: &ContentHash, except: Option<&FileName>) -> bool {
-        let mut uncertain = self.work.busy.iter().chain(&self.vanished);
+        self.disk.is_needed(hash, except) || self.is_uncertain(hash, except)
+    }
+
+    /// Whether it belongs to another path where a file is, and may not be in a moment.
+    fn is_uncertain(&self, hash: &ContentHash, except: Option<&FileName>) -> bool {
+        let (busy, vanished) = (&self.work.busy, &self.vanished);
         let belongs = |path: &FileName| {
             let wanted = self.manifest.wanted(path);
-            wanted.is_some_and(|wanted| wanted.hash == *hash)
+            Some(path) != except && wanted.is_some_and(|wanted| wanted.hash == *hash)
         };
-        self.disk.is_needed(hash, except)
-            || uncertain.any(|path| Some(path) != except && belongs(path))
+        let is_uncertain = |path: &FileName| busy.contains(path) || vanished.contains(path);
+        // Either may be many: paths with this content, of which most contents have one, or paths at
+        // which something happens.
+        let few = busy.len() + vanished.len();
+        let mut paths = self.disk.near(&self.manifest, hash);
+        let mut first = paths.by_ref().take(few);
+        if first.any(|path| is_uncertain(path) && belongs(path)) {
+            return true;
+        }
+        paths.next().is_some() && busy.iter().chain(vanished).any(belongs)
     }
 
     fn source(&self, content: &ContentId) -> Option<Source> {
