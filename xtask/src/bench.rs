@@ -1,11 +1,12 @@
-//! `cargo xtask bench [machine|reaction|scale|announce|sync]`: what guarding and file sync cost and
-//! how fast they act, in numbers, beside other programs of the field.
+//! `cargo xtask bench [machine|reaction|scale|announce|sync|handoff]`: what guarding, file sync and
+//! handoff cost and how fast they act, in numbers, beside other programs of the field.
 //!
 //! It builds release binaries and runs them in namespaces of its own, with the CPUs divided:
 //! what is measured on the first, the guarded service and the bench on the others. The table is
 //! printed and written to `target/bench/`. Nothing here is part of the tests.
 
 mod announce;
+mod handoff;
 mod reaction;
 mod scale;
 mod subject;
@@ -24,15 +25,16 @@ use crate::run::{Failure, Runner};
 pub(crate) const MARK: &str = "bench";
 /// How long one part may take.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
-const PARTS: [&str; 5] = ["machine", "reaction", "scale", "announce", SYNC];
-/// The part that needs a disk, and other programs.
+const PARTS: [&str; 6] = ["machine", "reaction", "scale", "announce", SYNC, HANDOFF];
+/// The parts that need a disk, and other programs.
 const SYNC: &str = "sync";
+const HANDOFF: &str = "handoff";
 /// Set for the process inside that measures.
 const WORKER: &str = "BENCH_WORKER";
 /// Names the Python whose packages include anycast-healthchecker.
 const PYTHON: &str = "BENCH_PYTHON";
 
-/// Runs one part, or all. `is_quick` is for the part `sync`: little of everything.
+/// Runs one part, or all. `is_quick` is for the parts `sync` and `handoff`: little of everything.
 pub(crate) fn run(mut runner: Runner, part: Option<&str>, is_quick: bool) -> Result<(), Failure> {
     if let Some(part) = part
         && !PARTS.contains(&part)
@@ -66,7 +68,7 @@ pub(crate) fn run(mut runner: Runner, part: Option<&str>, is_quick: bool) -> Res
             lines.join("\n")
         );
     }
-    let guarded = |name: &&str| !["machine", SYNC].contains(name) && wanted(name);
+    let guarded = |name: &&str| !["machine", SYNC, HANDOFF].contains(name) && wanted(name);
     let guarded: Vec<_> = PARTS.into_iter().filter(guarded).collect();
     if !guarded.is_empty() {
         let programs = release(&mut runner, &["anycast-guard"])?;
@@ -78,8 +80,8 @@ pub(crate) fn run(mut runner: Runner, part: Option<&str>, is_quick: bool) -> Res
             })?;
         }
     }
-    if wanted(SYNC) {
-        table += &synced(&mut runner, &folder, is_quick)?;
+    for name in [SYNC, HANDOFF].into_iter().filter(|name| wanted(name)) {
+        table += &with_files(&mut runner, name, &folder, is_quick)?;
     }
     let path = folder.join(format!("{}.md", part.unwrap_or("all")));
     fs::write(&path, &table).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
@@ -101,21 +103,28 @@ fn release(runner: &mut Runner, programs: &[&str]) -> Result<PathBuf, Failure> {
     Ok(Path::new(target).join("release"))
 }
 
-/// The part `sync`. Its files are on a disk, not in memory, and are gone at the end.
-fn synced(runner: &mut Runner, folder: &Path, is_quick: bool) -> Result<String, Failure> {
+/// A part whose files are on a disk, not in memory, and are gone at the end.
+fn with_files(
+    runner: &mut Runner,
+    name: &str,
+    folder: &Path,
+    is_quick: bool,
+) -> Result<String, Failure> {
     let programs = match std::env::var_os(sync::PROGRAMS) {
         Some(folder) => folder.into(),
-        None if sync::is_ours_wanted() => release(runner, &["anycast-tftpd", "anycastctl"])?,
+        None if name == HANDOFF || sync::is_ours_wanted() => {
+            release(runner, &["anycast-tftpd", "anycastctl"])?
+        }
         None => PathBuf::new(),
     };
-    let files = Scratch::new(folder.join("sync.files"))?;
+    let files = Scratch::new(folder.join(format!("{name}.files")))?;
     let mut environment = vec![(sync::FOLDER, files.0.clone()), (sync::PROGRAMS, programs)];
     if is_quick {
         environment.push((sync::QUICK, PathBuf::from("1")));
     }
     let mut table = String::new();
-    runner.phase(SYNC, |_| {
-        table = isolated(SYNC, &environment)?;
+    runner.phase(name, |_| {
+        table = isolated(name, &environment)?;
         Ok(())
     })?;
     Ok(table)
@@ -197,6 +206,7 @@ pub(crate) fn worker() -> ExitCode {
         Some("reaction") => reaction::run(),
         Some("announce") => announce::run(),
         Some(SYNC) => sync::run(),
+        Some(HANDOFF) => handoff::run(),
         _ => scale::run(),
     };
     match measured {

@@ -34,7 +34,7 @@ Commands:
   svg      draw a terminal's output, as `script` captured it, from standard input; the
            argument after it is the title: what was typed
   bench    measure, and write a table to target/bench/; `bench machine`, `bench reaction`,
-           `bench scale`, `bench announce` and `bench sync` measure one part
+           `bench scale`, `bench announce`, `bench sync` and `bench handoff` measure one part
   lab-matrix
            run the labs of labs/tests/matrix, and write what they measure to
            docs/lab-matrix.md
@@ -43,7 +43,7 @@ Commands:
 Options:
   --ci     a skipped test is a failure, and tools that are missing are installed;
            the same as CI=true in the environment
-  --quick  of `bench sync`: little of everything, to try the bench itself
+  --quick  of `bench sync` and `bench handoff`: little of everything, to try the bench itself
 
 Environment:
   CI               `true` or `1`: as --ci

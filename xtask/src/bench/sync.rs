@@ -6,13 +6,13 @@
 //! arrives is synced to it by both. Files hold random bytes, which nothing compresses, and are in
 //! the page cache when the time begins, of both alike.
 
-mod bed;
+pub(super) mod bed;
 mod files;
-mod ours;
+pub(super) mod ours;
 mod rsync;
 mod scenarios;
 mod table;
-mod tftp;
+pub(super) mod tftp;
 
 use std::path::PathBuf;
 

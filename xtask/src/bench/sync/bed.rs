@@ -10,22 +10,22 @@ use anycast_labs::{Netns, link};
 use super::super::subject::failed;
 use crate::run::Failure;
 
-pub(super) struct Bed {
-    hub: Netns,
-    pub(super) nodes: Vec<Node>,
+pub(in crate::bench) struct Bed {
+    pub(in crate::bench) hub: Netns,
+    pub(in crate::bench) nodes: Vec<Node>,
 }
 
-pub(super) struct Node {
-    pub(super) name: String,
-    pub(super) namespace: Netns,
+pub(in crate::bench) struct Node {
+    pub(in crate::bench) name: String,
+    pub(in crate::bench) namespace: Netns,
     /// On the disk, empty at the start.
-    pub(super) folder: PathBuf,
-    pub(super) number: usize,
+    pub(in crate::bench) folder: PathBuf,
+    pub(in crate::bench) number: usize,
 }
 
 impl Bed {
     /// So many nodes, and nothing of those that were there before.
-    pub(super) fn build(folder: &Path, count: usize) -> Result<Self, Failure> {
+    pub(in crate::bench) fn build(folder: &Path, count: usize) -> Result<Self, Failure> {
         let hub = Netns::new("hub").map_err(network)?;
         hub.forward().map_err(network)?;
         let nodes = (0..count).map(|number| Node::build(&hub, folder, number));
@@ -36,7 +36,7 @@ impl Bed {
     }
 
     /// Bytes that one node has sent and received so far, at the link.
-    pub(super) fn wire(&self, number: usize) -> Result<u64, Failure> {
+    pub(in crate::bench) fn wire(&self, number: usize) -> Result<u64, Failure> {
         let read = || fs::read_to_string("/proc/thread-self/net/dev");
         let text = self.hub.enter(read).map_err(network)?;
         let text = text.map_err(|e| failed("/proc/net/dev", e))?;
@@ -46,7 +46,11 @@ impl Bed {
 }
 
 impl Node {
-    fn build(hub: &Netns, folder: &Path, number: usize) -> Result<Self, Failure> {
+    pub(in crate::bench) fn build(
+        hub: &Netns,
+        folder: &Path,
+        number: usize,
+    ) -> Result<Self, Failure> {
         let name = format!("n{number}");
         let namespace = Netns::new(&name).map_err(network)?;
         link(hub, &name, &namespace, "up").map_err(network)?;
@@ -68,17 +72,17 @@ impl Node {
         })
     }
 
-    pub(super) fn address(&self) -> String {
+    pub(in crate::bench) fn address(&self) -> String {
         address(self.number)
     }
 
     /// What is kept the same.
-    pub(super) fn root(&self) -> PathBuf {
+    pub(in crate::bench) fn root(&self) -> PathBuf {
         self.folder.join("root")
     }
 
     /// A program that runs on this node's CPUs.
-    pub(super) fn command(&self, program: impl AsRef<Path>) -> Command {
+    pub(in crate::bench) fn command(&self, program: impl AsRef<Path>) -> Command {
         let cpus = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut command = Command::new("taskset");
         command.args(["-c", &cpu_list(self.number, cpus)]);

@@ -14,7 +14,7 @@ use anycast_labs::isolate::work_dir;
 use serde_json::Value;
 
 use super::super::subject::{self, failed, until};
-use super::bed::{Bed, Node};
+use super::bed::Node;
 use super::tftp;
 use crate::run::Failure;
 
@@ -27,23 +27,23 @@ const REREAD: Duration = Duration::from_millis(2);
 /// The bound of one answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// The service address: every node has it on `lo`.
-const SERVICE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 69);
-const TFTP_PORT: u16 = 69;
+pub(in crate::bench) const SERVICE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 69);
+pub(in crate::bench) const TFTP_PORT: u16 = 69;
 const MESH_PORT: u16 = 4747;
 const SERVER: &str = "anycast-tftpd";
 const CONTROL: &str = "anycastctl";
 
 /// What `/status` says of the files. The names of its fields are here and nowhere else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Status {
-    pub(super) ready: bool,
-    pub(super) reason: String,
-    pub(super) files: u64,
-    pub(super) missing: u64,
+pub(in crate::bench) struct Status {
+    pub(in crate::bench) ready: bool,
+    pub(in crate::bench) reason: String,
+    pub(in crate::bench) files: u64,
+    pub(in crate::bench) missing: u64,
     /// Equal where the nodes know of the same.
-    pub(super) digest: String,
+    pub(in crate::bench) digest: String,
     /// How long the last look at the whole folder took.
-    pub(super) rescan_ms: Option<u64>,
+    pub(in crate::bench) rescan_ms: Option<u64>,
 }
 
 impl Status {
@@ -64,7 +64,7 @@ impl Status {
 }
 
 /// Whether all hold the same, on their disks, and it is not what it was.
-pub(super) fn is_settled(all: &[Status], files: u64, before: &str) -> bool {
+pub(in crate::bench) fn is_settled(all: &[Status], files: u64, before: &str) -> bool {
     let digest = all.first().map(|status| &status.digest);
     digest.is_some_and(|digest| !digest.is_empty() && digest != before)
         && all.iter().all(|status| {
@@ -76,15 +76,15 @@ pub(super) fn is_settled(all: &[Status], files: u64, before: &str) -> bool {
 }
 
 /// One node's server.
-pub(super) struct Server {
+pub(in crate::bench) struct Server {
     process: Proc,
     socket: PathBuf,
 }
 
 /// Gives every node a key, and a configuration that names all others.
-pub(super) fn prepare(bed: &Bed, rescan: &str) -> Result<(), Failure> {
+pub(in crate::bench) fn prepare(nodes: &[Node], rescan: &str) -> Result<Vec<String>, Failure> {
     let mut keys = Vec::new();
-    for node in &bed.nodes {
+    for node in nodes {
         let state = node.folder.join("state");
         fs::create_dir_all(&state).map_err(|e| failed("state", e))?;
         let made = Command::new(program(CONTROL)?)
@@ -101,8 +101,19 @@ pub(super) fn prepare(bed: &Bed, rescan: &str) -> Result<(), Failure> {
         let service = node.namespace.address("lo", &format!("{SERVICE}/32"));
         service.map_err(|e| failed("the service address", e))?;
     }
-    for node in &bed.nodes {
-        let text = config(node, bed.nodes.iter().zip(&keys), rescan);
+    configure(nodes, &keys, rescan, "")?;
+    Ok(keys)
+}
+
+/// Writes the configurations anew, with further keys of `[tftp]`.
+pub(in crate::bench) fn configure(
+    nodes: &[Node],
+    keys: &[String],
+    rescan: &str,
+    tftp: &str,
+) -> Result<(), Failure> {
+    for node in nodes {
+        let text = config(node, nodes.iter().zip(keys), rescan, tftp);
         fs::write(node.folder.join("tftpd.toml"), text).map_err(|e| failed("tftpd.toml", e))?;
     }
     Ok(())
@@ -113,11 +124,12 @@ fn config<'a>(
     node: &Node,
     all: impl Iterator<Item = (&'a Node, &'a String)>,
     rescan: &str,
+    tftp: &str,
 ) -> String {
     let mut text = format!(
         "[node]\nname = \"{}\"\nstate_dir = \"{}\"\nadmin = \"unix:{}\"\n\n\
          [service]\nname = \"tftp\"\naddresses = [\"{SERVICE}/32\"]\n\n\
-         [announce]\nkind = \"none\"\n\n[tftp]\nroot = \"{}\"\nport = {TFTP_PORT}\n\n\
+         [announce]\nkind = \"none\"\n\n[tftp]\nroot = \"{}\"\nport = {TFTP_PORT}\n{tftp}\n\
          [sync]\nmode = \"multi\"\nrescan = \"{rescan}\"\n\n\
          [mesh]\nlisten = \"{}:{MESH_PORT}\"\n",
         name(node),
@@ -152,7 +164,7 @@ fn program(name: &str) -> Result<PathBuf, Failure> {
 }
 
 /// What is not there of what is needed.
-pub(super) fn missing() -> Option<String> {
+pub(in crate::bench) fn missing() -> Option<String> {
     let absent = |name: &str| match program(name) {
         Ok(path) => (!path.is_file()).then(|| format!("{} is not there", path.display())),
         Err(error) => Some(error.to_string()),
@@ -161,7 +173,7 @@ pub(super) fn missing() -> Option<String> {
 }
 
 impl Server {
-    pub(super) fn start(node: &Node) -> Result<Self, Failure> {
+    pub(in crate::bench) fn start(node: &Node) -> Result<Self, Failure> {
         let mut command = node.command(program(SERVER)?);
         command.arg("--config").arg(node.folder.join("tftpd.toml"));
         let process = Proc::start(&node.namespace, &node.name, &mut command)
@@ -172,12 +184,12 @@ impl Server {
         })
     }
 
-    pub(super) fn cpu(&self) -> f64 {
+    pub(in crate::bench) fn cpu(&self) -> f64 {
         subject::cpu_of(self.process.id())
     }
 
     /// What it holds in memory now, in bytes.
-    pub(super) fn memory(&self) -> f64 {
+    pub(in crate::bench) fn memory(&self) -> f64 {
         let path = format!("/proc/{}/status", self.process.id());
         let status = fs::read_to_string(path).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -185,7 +197,7 @@ impl Server {
         kib.unwrap_or(0.0) * 1024.0
     }
 
-    pub(super) fn status(&self) -> Option<Status> {
+    pub(in crate::bench) fn status(&self) -> Option<Status> {
         let mut stream = UnixStream::connect(&self.socket).ok()?;
         stream.set_read_timeout(Some(ANSWER)).ok()?;
         stream.write_all(b"GET /status HTTP/1.0\r\n\r\n").ok()?;
@@ -198,7 +210,7 @@ impl Server {
 
 /// Reads a file at one node, over and over, until there is as much of it as there is to be; when
 /// that was.
-pub(super) fn await_read(node: &Node, name: &str, size: u64) -> Result<Instant, Failure> {
+pub(in crate::bench) fn await_read(node: &Node, name: &str, size: u64) -> Result<Instant, Failure> {
     let reading = || {
         until(name, || {
             let read = tftp::read((SERVICE, TFTP_PORT).into(), name);
@@ -214,7 +226,7 @@ pub(super) fn await_read(node: &Node, name: &str, size: u64) -> Result<Instant, 
 }
 
 /// Waits until all are settled; their digest then.
-pub(super) fn await_settled(
+pub(in crate::bench) fn await_settled(
     servers: &mut [Server],
     files: u64,
     before: &str,
@@ -225,7 +237,7 @@ pub(super) fn await_settled(
 }
 
 /// Waits until what all say is as asked.
-pub(super) fn await_all(
+pub(in crate::bench) fn await_all(
     servers: &mut [Server],
     asked: impl Fn(&[Status]) -> bool,
 ) -> Result<Vec<Status>, Failure> {

@@ -3,7 +3,7 @@
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const DATA: u16 = 3;
 const ERROR: u16 = 5;
@@ -20,10 +20,18 @@ const SILENCE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What the server answers, among others that it has no such file; its silence.
-pub(super) fn read(server: SocketAddr, name: &str) -> Result<u64> {
+pub(in crate::bench) fn read(server: SocketAddr, name: &str) -> Result<u64> {
+    read_by(server, name, WINDOW)
+}
+
+/// The same, with windows of so many blocks.
+///
+/// # Errors
+/// As of [`read`].
+pub(in crate::bench) fn read_by(server: SocketAddr, name: &str, window: u64) -> Result<u64> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.set_read_timeout(Some(SILENCE))?;
-    let request = format!("\0\x01{name}\0octet\0blksize\0{BLOCK}\0windowsize\0{WINDOW}\0");
+    let request = format!("\0\x01{name}\0octet\0blksize\0{BLOCK}\0windowsize\0{window}\0");
     socket.send_to(request.as_bytes(), server)?;
     let mut buffer = [0; BLOCK + 4];
     let (mut length, peer) = socket.recv_from(&mut buffer)?;
@@ -59,6 +67,27 @@ pub(super) fn read(server: SocketAddr, name: &str) -> Result<u64> {
             _ => return Err(ErrorKind::InvalidData.into()),
         }
         length = socket.recv(&mut buffer)?;
+    }
+}
+
+/// How long the first reply to a request takes; the transfer ends with it.
+///
+/// # Errors
+/// The server's silence.
+pub(in crate::bench) fn first_reply(server: SocketAddr, name: &str) -> Result<Duration> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(SILENCE))?;
+    let begun = Instant::now();
+    socket.send_to(format!("\0\x01{name}\0octet\0").as_bytes(), server)?;
+    let mut buffer = [0; DEFAULT_BLOCK + 4];
+    let (length, peer) = socket.recv_from(&mut buffer)?;
+    let waited = begun.elapsed();
+    let (code, ..) = split(buffer.get(..length).unwrap_or_default())?;
+    socket.send_to(b"\0\x05\0\0enough\0", peer)?;
+    if code == DATA {
+        Ok(waited)
+    } else {
+        Err(Error::other(format!("no DATA, but packet {code}")))
     }
 }
 

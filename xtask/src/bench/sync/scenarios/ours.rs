@@ -22,7 +22,7 @@ const QUIET: Duration = Duration::from_secs(3);
 /// What the first look at the files cost, and then the copy.
 pub(super) fn copy(folder: &Path, batch: Batch) -> Result<(Option<Cost>, Cost), Failure> {
     let bed = super::bed(folder, 2, batch)?;
-    ours::prepare(&bed, NO_RESCAN)?;
+    ours::prepare(&bed.nodes, NO_RESCAN)?;
     let (mut servers, scan) = scanned(&bed, batch)?;
     let cost = received(&bed, &mut servers, batch)?;
     super::compare(&bed)?;
@@ -32,7 +32,7 @@ pub(super) fn copy(folder: &Path, batch: Batch) -> Result<(Option<Cost>, Cost), 
 pub(super) fn change(folder: &Path, sizes: &Sizes) -> Result<Vec<(Change, Cost)>, Failure> {
     let batch = super::large(sizes);
     let bed = super::bed(folder, 2, batch)?;
-    ours::prepare(&bed, NO_RESCAN)?;
+    ours::prepare(&bed.nodes, NO_RESCAN)?;
     let (mut servers, _) = scanned(&bed, batch)?;
     received(&bed, &mut servers, batch)?;
     let mut costs = Vec::new();
@@ -65,7 +65,7 @@ pub(super) fn fresh(
         size: SEED,
     };
     let bed = super::bed(folder, 1 + READERS, seed)?;
-    ours::prepare(&bed, NO_RESCAN)?;
+    ours::prepare(&bed.nodes, NO_RESCAN)?;
     let servers: Result<Vec<_>, _> = bed.nodes.iter().map(Server::start).collect();
     let mut servers = servers?;
     ours::await_settled(&mut servers, 1, "")?;
@@ -106,7 +106,7 @@ fn await_read(bed: &Bed, since: Instant, name: &str, size: u64) -> Result<Durati
 /// What the first look cost, and then another one.
 pub(super) fn rescan(folder: &Path, batch: Batch) -> Result<(Option<Cost>, Rescan), Failure> {
     let bed = Bed::build(folder, 2)?;
-    ours::prepare(&bed, &format!("{}s", RESCAN.as_secs()))?;
+    ours::prepare(&bed.nodes, &format!("{}s", RESCAN.as_secs()))?;
     let empty = {
         let mut servers = [Server::start(&bed.nodes[0])?];
         ours::await_all(&mut servers, |_| true)?;
