@@ -37,12 +37,16 @@ pub(super) struct Work {
     pub(super) look_after: BTreeSet<FileName>,
     /// Paths that were installed, when.
     pub(super) fresh: BTreeMap<FileName, Instant>,
+    /// When those were last sorted out that are no longer fresh.
+    sorted_out: Option<Instant>,
 }
 
 /// How long an installed file does not count as a witness that the folder is still there.
 const FRESH: Duration = Duration::from_secs(30);
 /// Most such paths; of more at once, the others are witnesses.
 const MAX_FRESH: usize = 1024;
+/// When there are as many, how often it is looked which are no longer fresh.
+const SORT_OUT: Duration = Duration::from_secs(1);
 
 /// What is tried again. One that no longer rests until then is stale.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,8 +93,10 @@ impl Work {
     }
 
     pub(super) fn installed(&mut self, path: &FileName, now: Instant) {
-        if self.fresh.len() >= MAX_FRESH {
+        let is_due = self.sorted_out.is_none_or(|last| now >= last + SORT_OUT);
+        if is_due && self.fresh.len() >= MAX_FRESH {
             self.fresh.retain(|_, at| now < *at + FRESH);
+            self.sorted_out = Some(now);
         }
         if self.fresh.len() < MAX_FRESH {
             self.fresh.insert(path.clone(), now);
