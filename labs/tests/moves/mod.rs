@@ -1,0 +1,48 @@
+//! TFTP transfers while routes move: real routing daemons at the clients' router and at three sites,
+//! a stateful firewall at each site, real clients beyond the router.
+
+pub(crate) mod capture;
+pub(crate) mod clients;
+pub(crate) mod config;
+pub(crate) mod lab;
+pub(crate) mod scenario;
+pub(crate) mod site;
+pub(crate) mod table;
+pub(crate) mod uboot;
+
+use std::ffi::OsString;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anycast_labs::node::service::{build, build_ctl, build_guard};
+
+/// The service's address.
+pub(crate) const SERVICE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 69);
+/// Far more than any change takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `[tftp] handoff`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handoff {
+    Off,
+    BeforeReply,
+}
+
+/// The daemons, and the command that asks them.
+pub(crate) fn prepare() -> Result<Vec<(String, OsString)>, String> {
+    Ok([build()?, build_guard()?, build_ctl()?].concat())
+}
+
+/// Bytes that do not repeat.
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
