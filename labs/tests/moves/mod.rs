@@ -4,6 +4,7 @@
 pub(crate) mod capture;
 pub(crate) mod clients;
 pub(crate) mod config;
+pub(crate) mod crowd;
 pub(crate) mod lab;
 pub(crate) mod scenario;
 pub(crate) mod site;
