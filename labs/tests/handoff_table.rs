@@ -15,8 +15,8 @@ mod moves;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use anycast_labs::node::Kind;
 use anycast_labs::isolated_with_for;
+use anycast_labs::node::Kind;
 
 use moves::clients::{Client, PROGRAMS};
 use moves::lab::Lab;
@@ -137,6 +137,27 @@ fn hold_out(router: Kind) {
     table::keep_crowd(router, &crowd);
     assert_eq!(crowd.completed, crowd.clients);
     assert_eq!(crowd.identical, crowd.clients);
+}
+
+/// What a site lets in counts: where its firewall wants a transfer to begin with a request, a transfer
+/// ends with its route.
+#[test]
+fn firewall_of_requests_alone_ends_transfers() {
+    let _slot = Slot::take();
+    isolated_with_for(TIMEOUT, prepare, || {
+        let itself = Announcing::Itself;
+        let mut lab = Lab::build(Kind::Bird, itself, Handoff::BeforeReply, noise(1, SIZE));
+        for site in &lab.sites[1..] {
+            site.admit_requests_alone();
+        }
+        let client = Client::new(lab.hub(), 0, PROGRAMS[0]);
+        lab.clients.push(client);
+        let seen = play(&mut lab, Scenario::CheckFails);
+        println!("{seen:#?}");
+        assert!(seen.moved.is_some());
+        assert!(seen.outcomes[0].failure.is_some());
+        assert!(seen.outcomes[0].percent < 100);
+    });
 }
 
 /// After all others.

@@ -10,6 +10,7 @@
 )]
 
 mod bench;
+mod handoff;
 mod namespaces;
 mod packages;
 mod run;
@@ -38,6 +39,8 @@ Commands:
   lab-matrix
            run the labs of labs/tests/matrix, and write what they measure to
            docs/lab-matrix.md
+  handoff  run the labs of labs/tests/handoff_table.rs, transfers whose route moves, with every
+           client; half an hour, and what they measure is written to docs/handoff.md
   help     this text
 
 Options:
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
             Runner::new(ci).and_then(|runner| bench::run(runner, part.as_deref(), is_quick))
         }
         Some("lab-matrix") => Runner::new(ci).and_then(test::matrix),
+        Some("handoff") => Runner::new(ci).and_then(handoff::run),
         Some("help") => {
             print!("{HELP}");
             Ok(())

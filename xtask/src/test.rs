@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use serde_json::Value;
 
+use crate::handoff::TABLE;
 use crate::run::{Failure, Runner};
 use crate::{namespaces, packages};
 
@@ -42,7 +43,8 @@ pub(crate) fn run(mut runner: Runner) -> Result<(), Failure> {
         tests(runner, &["--workspace", "--all-features", "--doc"]).map(drop)
     })?;
     runner.phase("lab tests", |runner| {
-        let labs: Vec<_> = labs.iter().copied().filter(|lab| *lab != MATRIX).collect();
+        let is_ours = |lab: &&str| ![MATRIX, TABLE].contains(lab);
+        let labs: Vec<_> = labs.iter().copied().filter(is_ours).collect();
         tests(runner, &selecting(&labs)).map(drop)
     })?;
     runner.phase("lab matrix", |runner| {
@@ -105,7 +107,7 @@ fn integration_tests(metadata: &Value) -> (Vec<&str>, Vec<&str>) {
 
 /// Of the whole workspace, always: for fewer packages cargo would choose fewer features of
 /// their dependencies, and build these again.
-fn selecting<'a>(names: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn selecting<'a>(names: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = vec!["--workspace", "--all-features"];
     arguments.extend(names.iter().flat_map(|name| ["--test", name]));
     arguments
@@ -152,7 +154,7 @@ fn tests(runner: &mut Runner, arguments: &[&str]) -> Result<Vec<String>, Failure
 
 /// Runs `cargo test` and returns the names of the tests that passed. Tests never skip
 /// themselves: where they cannot run they fail, saying why. An ignored one is a skip.
-fn tests_with(
+pub(crate) fn tests_with(
     runner: &mut Runner,
     arguments: &[&str],
     environment: &[(&str, &str)],

@@ -114,7 +114,10 @@ impl Flow {
     }
 
     fn move_on(&mut self, now: Instant) {
-        let silence = (now.duration_since(self.newest), self.newest.duration_since(self.begun));
+        let silence = (
+            now.duration_since(self.newest),
+            self.newest.duration_since(self.begun),
+        );
         self.stall = self.stall.max(silence);
         self.newest = now;
     }

@@ -67,7 +67,16 @@ pub(crate) const TFTP_HPA: Program = Program {
     name: "tftp-hpa",
     program: "tftp",
     package: "tftp-hpa",
-    arguments: &["-4", "-m", "binary", "192.0.2.69", "-c", "get", "image", "out"],
+    arguments: &[
+        "-4",
+        "-m",
+        "binary",
+        "192.0.2.69",
+        "-c",
+        "get",
+        "image",
+        "out",
+    ],
     blksize: 512,
     patience: GIVE_UP,
 };
@@ -96,7 +105,15 @@ pub(crate) const BUSYBOX: Program = Program {
     program: "busybox",
     package: "busybox",
     arguments: &[
-        "tftp", "-g", "-r", "image", "-l", "out", "-b", "1428", "192.0.2.69",
+        "tftp",
+        "-g",
+        "-r",
+        "image",
+        "-l",
+        "out",
+        "-b",
+        "1428",
+        "192.0.2.69",
     ],
     blksize: 1428,
     patience: GIVE_UP,
@@ -147,8 +164,11 @@ impl Client {
     /// U-Boot in a machine of its own, behind its own router in the client's namespace.
     pub(crate) fn uboot(hub: &Netns, number: usize) -> Self {
         let (namespace, folder) = lay(hub, number, RATE);
-        hub.route(&format!("10.41.{number}.0/24"), &format!("10.40.{number}.2"))
-            .unwrap();
+        hub.route(
+            &format!("10.41.{number}.0/24"),
+            &format!("10.40.{number}.2"),
+        )
+        .unwrap();
         let uboot = Uboot::start(&namespace, &folder, number);
         Self {
             kind: Kind::Uboot(uboot),

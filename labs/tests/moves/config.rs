@@ -36,10 +36,7 @@ pub(crate) fn site(kind: Kind, number: usize) -> String {
     .to_owned();
     let (log, mark) = match kind {
         Kind::Bird => (("log syslog all;", "log stderr all;"), "# with BFD: "),
-        Kind::Frr => (
-            ("log syslog informational", "log stdout"),
-            "! with BFD: ",
-        ),
+        Kind::Frr => (("log syslog informational", "log stdout"), "! with BFD: "),
     };
     let ours = [
         ("10.0.0.2", format!("10.10.{number}.2")),

@@ -55,14 +55,19 @@ pub(crate) fn killed(router: Kind) -> Crowd {
             let mut command = Command::new(&curl);
             command.args(["--silent", "--show-error", "--max-time", "120"]);
             command.args(["--tftp-blksize", &BLKSIZE.to_string(), "--interface", &own]);
-            command.arg("--output").arg(&out).arg("tftp://192.0.2.69/image");
+            command
+                .arg("--output")
+                .arg(&out)
+                .arg("tftp://192.0.2.69/image");
             let name = format!("crowd{number}");
             (Proc::start(&namespace, &name, &mut command).unwrap(), out)
         })
         .collect();
     sleep(BEGUN);
     let still = |running: &mut Vec<(Proc, _)>| {
-        let mut alive = running.iter_mut().map(|(curl, _)| curl.has_ended().unwrap());
+        let mut alive = running
+            .iter_mut()
+            .map(|(curl, _)| curl.has_ended().unwrap());
         alive.any(|ended| ended.is_none())
     };
     assert!(still(&mut running), "they are too fast");
@@ -81,7 +86,10 @@ pub(crate) fn killed(router: Kind) -> Crowd {
         median: Duration::ZERO,
     };
     for (curl, out) in &mut running {
-        let is_complete = curl.has_ended().unwrap().is_some_and(|status| status.success());
+        let is_complete = curl
+            .has_ended()
+            .unwrap()
+            .is_some_and(|status| status.success());
         crowd.completed += usize::from(is_complete);
         let is_identical = fs::read(&out).is_ok_and(|bytes| bytes == lab.image);
         crowd.identical += usize::from(is_identical);

@@ -121,8 +121,7 @@ impl Lab {
                 let mut words = line.split_whitespace();
                 words.any(|word| word.eq_ignore_ascii_case("up"))
             };
-            self.router.established().unwrap() == all
-                && answer.lines().filter(is_up).count() == all
+            self.router.established().unwrap() == all && answer.lines().filter(is_up).count() == all
         })
         .unwrap();
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::SERVICE;
 use super::clients::{Outcome, read_all};
 use super::lab::{Lab, SITES};
-use super::site::Part::{self, Controller, Routing, Service};
 use super::site::Announcing;
+use super::site::Part::{self, Controller, Routing, Service};
 
 /// How far into the transfers it happens.
 const BEGUN: Duration = Duration::from_secs(3);

@@ -64,12 +64,7 @@ const COUNT: &str = "table inet lab_count {\ncounter requests { }\ncounter acks 
 
 impl Site {
     /// The services are not started.
-    pub(crate) fn new(
-        namespace: Netns,
-        number: usize,
-        kind: Kind,
-        announcing: Announcing,
-    ) -> Self {
+    pub(crate) fn new(namespace: Netns, number: usize, kind: Kind, announcing: Announcing) -> Self {
         let name = namespace.name().to_owned();
         let folder = isolate::work_dir().join(format!("{name}-service"));
         for each in ["root", "state", "guard"] {
@@ -77,7 +72,9 @@ impl Site {
         }
         fs::write(folder.join("root/health"), "ok\n").unwrap();
         let identity = Identity::generate().unwrap();
-        identity.save_new(&folder.join("state/identity.pem")).unwrap();
+        identity
+            .save_new(&folder.join("state/identity.pem"))
+            .unwrap();
         for rules in [FIREWALL, SILENT, COUNT] {
             namespace.nft(rules).unwrap();
         }
@@ -129,7 +126,9 @@ impl Site {
         let (folder, namespace) = (&self.folder, self.node.namespace());
         let start = |variable: &str, what: &str| {
             let mut command = Command::new(env::var_os(variable).unwrap());
-            command.arg("--config").arg(folder.join(format!("{what}.toml")));
+            command
+                .arg("--config")
+                .arg(folder.join(format!("{what}.toml")));
             let name = format!("{}-{what}", namespace.name());
             Some(Proc::start(namespace, &name, &mut command).unwrap())
         };
@@ -154,7 +153,11 @@ impl Site {
 
     /// SIGSTOP, or SIGCONT.
     pub(crate) fn freeze(&mut self, part: Part, stop: bool) {
-        let signal = if stop { Signal::SIGSTOP } else { Signal::SIGCONT };
+        let signal = if stop {
+            Signal::SIGSTOP
+        } else {
+            Signal::SIGCONT
+        };
         match (part, self.announcing) {
             (Part::Controller, Announcing::Guard) => {
                 self.guard.as_mut().unwrap().signal(signal).unwrap();
@@ -238,6 +241,16 @@ impl Site {
             let count = said.split("packets ").nth(1).unwrap();
             count.split(' ').next().unwrap().parse().unwrap()
         })
+    }
+
+    /// A firewall that knows nothing of anycast, before its own.
+    pub(crate) fn admit_requests_alone(&self) {
+        let rule = "iif != lo udp dport 69 ct state new @th,64,16 != 1 drop";
+        let rules = format!(
+            "table inet lab_strict {{\nchain input {{ type filter hook input priority -5;\n\
+             {rule}\n}}\n}}\n"
+        );
+        self.namespace().nft(&rules).unwrap();
     }
 
     pub(crate) fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {

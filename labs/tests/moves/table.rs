@@ -272,7 +272,11 @@ pub(crate) fn assert_complete(clients: &[&str]) {
                 expected.extend(clients.iter().map(row));
             }
         }
-        let keys: Vec<_> = rows.iter().skip(1).map(|row| row[..KEYS].to_vec()).collect();
+        let keys: Vec<_> = rows
+            .iter()
+            .skip(1)
+            .map(|row| row[..KEYS].to_vec())
+            .collect();
         assert_eq!(keys, expected, "{}: {how}", heading(router));
         for row in rows.iter().skip(1) {
             assert_eq!(row.len(), COLUMNS.len(), "{how}: {row:?}");

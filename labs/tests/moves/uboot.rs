@@ -56,16 +56,22 @@ impl Uboot {
     /// to do keeps a processor busy.
     pub(crate) fn start(namespace: &Netns, folder: &Path, number: usize) -> Self {
         namespace.forward().unwrap();
-        namespace
-            .run("ip tuntap add dev tap0 mode tap")
-            .unwrap();
+        namespace.run("ip tuntap add dev tap0 mode tap").unwrap();
         namespace
             .address("tap0", &format!("10.41.{number}.1/24"))
             .unwrap();
         namespace.up("tap0").unwrap();
         let socket = folder.join("console");
         let mut command = Command::new("nice");
-        command.args(["-n", "5", "qemu-system-arm", "-M", "virt", "-cpu", "cortex-a15"]);
+        command.args([
+            "-n",
+            "5",
+            "qemu-system-arm",
+            "-M",
+            "virt",
+            "-cpu",
+            "cortex-a15",
+        ]);
         command.args(["-m", "256", "-display", "none", "-monitor", "none"]);
         command.args(["-bios", FIRMWARE]);
         command.args(["-netdev", "tap,id=net,ifname=tap0,script=no,downscript=no"]);
@@ -129,7 +135,10 @@ impl Machine {
         let mut said = String::new();
         let begun = Instant::now();
         while !said.ends_with(PROMPT) {
-            assert!(begun.elapsed() < PATIENCE, "U-Boot does not come up: {said}");
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "U-Boot does not come up: {said}"
+            );
             self.console.write_all(b"\x03").unwrap();
             self.listen(&mut said);
         }
@@ -146,9 +155,7 @@ impl Machine {
                 true
             }
             Ok(_) => panic!("qemu has ended: {said}"),
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-            {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 false
             }
             Err(error) => panic!("the console: {error}: {said}"),
@@ -156,7 +163,9 @@ impl Machine {
     }
 
     fn type_in(&mut self, line: &str) {
-        self.console.write_all(format!("{line}\r").as_bytes()).unwrap();
+        self.console
+            .write_all(format!("{line}\r").as_bytes())
+            .unwrap();
     }
 
     /// What a command that ends soon says.
@@ -196,9 +205,11 @@ impl Machine {
 
 /// The last line that says something: no progress, no prompt.
 fn last_words(said: &str) -> String {
-    let words = said.lines().map(|line| line.trim_matches(['#', ' ', '\t', '\r']));
-    let words = words.filter(|line| !line.is_empty() && *line != PROMPT.trim());
-    words.last().unwrap_or_default().to_owned()
+    let words = said
+        .lines()
+        .map(|line| line.trim_matches(['#', ' ', '\t', '\r']));
+    let mut words = words.filter(|line| !line.is_empty() && *line != PROMPT.trim());
+    words.next_back().unwrap_or_default().to_owned()
 }
 
 /// As U-Boot has it (IEEE 802.3).
@@ -225,6 +236,7 @@ fn the_checksum_is_that_of_everybody() {
 
 #[test]
 fn what_a_console_said_last_is_found_behind_progress() {
-    let said = "tftpboot 42000000 image\r\nLoading: #####\r\n\t ####T T\r\nRetry count exceeded\r\n=> ";
+    let said =
+        "tftpboot 42000000 image\r\nLoading: #####\r\n\t ####T T\r\nRetry count exceeded\r\n=> ";
     assert_eq!(last_words(said), "Retry count exceeded");
 }
