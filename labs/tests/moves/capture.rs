@@ -184,6 +184,11 @@ impl Capture {
         flows
     }
 
+    /// Whether a request was seen.
+    pub(crate) fn has_begun(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
     /// For how long nothing new has come.
     pub(crate) fn silence(&self) -> Duration {
         let newest = self.lock().values().map(|flow| flow.newest).max();

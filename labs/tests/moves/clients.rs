@@ -16,8 +16,11 @@ use super::uboot::Uboot;
 const RATE: &str = "rate 4mbit burst 20kb latency 500ms";
 /// How often it is looked whether a client has ended.
 const LOOK: Duration = Duration::from_millis(20);
-/// The patience of most: no client here is as patient with success behind it.
+/// Whoever has got nothing for so long is ended: no client here is as patient with success behind it.
 pub(crate) const GIVE_UP: Duration = Duration::from_secs(35);
+/// Whoever reads for so long is ended, too: where two packets of three are lost there is a block now and
+/// then, and no end.
+pub(crate) const TOO_LONG: Duration = Duration::from_secs(60);
 
 /// A program, and the arguments with which it reads the file `image` into `out`.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +30,6 @@ pub(crate) struct Program {
     package: &'static str,
     arguments: &'static [&'static str],
     blksize: usize,
-    /// Whoever has got nothing for so long is ended.
-    patience: Duration,
 }
 
 pub(crate) const CURL: Program = Program {
@@ -45,22 +46,6 @@ pub(crate) const CURL: Program = Program {
         "tftp://192.0.2.69/image",
     ],
     blksize: 512,
-    patience: GIVE_UP,
-};
-/// Without `--max-time` curl sends an ACK again after 72 s, with it after 5 s or earlier.
-pub(crate) const CURL_WITHOUT_LIMIT: Program = Program {
-    name: "curl without --max-time",
-    program: "curl",
-    package: "curl",
-    arguments: &[
-        "--silent",
-        "--show-error",
-        "--output",
-        "out",
-        "tftp://192.0.2.69/image",
-    ],
-    blksize: 512,
-    patience: Duration::from_secs(100),
 };
 /// Without any option: blocks of 512 bytes, one at a time.
 pub(crate) const TFTP_HPA: Program = Program {
@@ -78,7 +63,6 @@ pub(crate) const TFTP_HPA: Program = Program {
         "out",
     ],
     blksize: 512,
-    patience: GIVE_UP,
 };
 pub(crate) const ATFTP: Program = Program {
     name: "atftp, window 16",
@@ -98,7 +82,6 @@ pub(crate) const ATFTP: Program = Program {
         "69",
     ],
     blksize: 1428,
-    patience: GIVE_UP,
 };
 pub(crate) const BUSYBOX: Program = Program {
     name: "busybox",
@@ -116,7 +99,6 @@ pub(crate) const BUSYBOX: Program = Program {
         "192.0.2.69",
     ],
     blksize: 1428,
-    patience: GIVE_UP,
 };
 pub(crate) const PROGRAMS: [Program; 4] = [CURL, TFTP_HPA, ATFTP, BUSYBOX];
 
@@ -225,12 +207,13 @@ impl Client {
         // There is none before the first time.
         let _ = fs::remove_file(&out);
         let name = format!("{}-{}", self.namespace.name(), program.program);
+        let begun = Instant::now();
         let mut process = Proc::start(&self.namespace, &name, &mut command).unwrap();
         let failure = loop {
             if let Some(status) = process.has_ended().unwrap() {
                 break (!status.success()).then(|| format!("{status}: {}", process.tail(1)));
             }
-            if capture.silence() > program.patience {
+            if capture.silence() > GIVE_UP || begun.elapsed() > TOO_LONG {
                 process.kill().unwrap();
                 break Some("was ended".to_owned());
             }

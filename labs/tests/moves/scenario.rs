@@ -48,13 +48,14 @@ impl Scenario {
         Self::EverySecond,
     ];
 
-    const GUARD: [Self; 7] = [
+    const GUARD: [Self; 8] = [
         Self::Killed(&[Controller]),
         Self::Killed(&[Service]),
         Self::Frozen(&[Controller]),
         Self::Frozen(&[Service]),
         Self::Frozen(&[Controller, Service]),
         Self::Frozen(&[Controller, Routing]),
+        Self::Frozen(&[Service, Routing]),
         Self::Frozen(&[Controller, Service, Routing]),
     ];
 

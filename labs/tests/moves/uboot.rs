@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anycast_labs::{Netns, Proc, eventually, require};
 
 use super::capture::Capture;
-use super::clients::GIVE_UP;
+use super::clients::{GIVE_UP, TOO_LONG};
 use super::{PATIENCE, SERVICE};
 
 /// What this U-Boot asks for.
@@ -188,9 +188,9 @@ impl Machine {
         while !said.ends_with(&format!("\n{PROMPT}")) {
             self.listen(&mut said);
             // Before its request it may ask for addresses in vain.
-            let is_silent = capture.silence() > GIVE_UP
-                || (capture.flows().is_empty() && begun.elapsed() > GIVE_UP);
-            if is_silent && !is_given_up {
+            let is_late =
+                begun.elapsed() > TOO_LONG || (!capture.has_begun() && begun.elapsed() > GIVE_UP);
+            if (is_late || capture.silence() > GIVE_UP) && !is_given_up {
                 is_given_up = true;
                 self.console.write_all(b"\x03").unwrap();
             }
