@@ -224,12 +224,18 @@ impl Site {
         assert!(output.status.success(), "{said}");
     }
 
-    /// Its files are the fleet's, and it hears every peer.
+    /// Its files are the fleet's, and it is connected with every peer: what was heard of one that is
+    /// gone still stands.
     pub(crate) fn is_in_step(&self, peers: usize) -> bool {
         let sync = self.ask("/sync/files");
-        let all = sync["peers"].as_array().cloned().unwrap_or_default();
-        let in_step = all.iter().filter(|peer| peer["lag"]["state"] == "none");
-        sync["ready"] == true && in_step.count() == peers
+        let status = self.ask("/status");
+        let count = |all: &Value, is_well: fn(&Value) -> bool| {
+            let all = all.as_array().into_iter().flatten();
+            all.filter(|peer| is_well(peer)).count()
+        };
+        sync["ready"] == true
+            && count(&sync["peers"], |peer| peer["lag"]["state"] == "none") == peers
+            && count(&status["mesh"]["peers"], |peer| !peer["up_age_s"].is_null()) == peers
     }
 
     /// Packets of unknown flows that its firewall has let in: requests, and ACKs of transfers that
