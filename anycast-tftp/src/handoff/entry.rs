@@ -3,15 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::limits::{AHEAD, HINT_EVERY, HINT_LIFE, HINT_MARGIN};
+use super::limits::{AHEAD, HINT_EVERY, HINT_LIFE, HINT_MARGIN, YOUNG};
 use super::record::{NodeId, Record, Tenure};
 use super::wire::Standing;
 use crate::proto::rtt::INITIAL_RTO;
 use crate::proto::server::DOUBLED;
 use crate::proto::transfer::elsewhere;
 
-/// While it is younger than this and nothing is acknowledged, the same request gets the same bytes.
-pub(super) const YOUNG: Duration = Duration::from_secs(5);
 /// Shortest and longest time for which the pace that was seen bounds where a client can be.
 const PACE_TRUST: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// Shortest time over which a pace is measured.
@@ -247,7 +245,12 @@ impl Entry {
 
     /// Whether nothing is acknowledged and the request may be repeated.
     pub(super) fn is_young(&self, now: Instant) -> bool {
-        self.acked == 0 && !self.is_greeted && now.saturating_duration_since(self.created) < YOUNG
+        self.has_only_begun() && now.saturating_duration_since(self.made) < YOUNG
+    }
+
+    /// Whether nothing is acknowledged, as far as is known here.
+    pub(super) const fn has_only_begun(&self) -> bool {
+        self.acked == 0 && !self.is_greeted
     }
 
     /// The client has these blocks, somebody says. True: it is news.

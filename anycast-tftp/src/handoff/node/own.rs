@@ -486,6 +486,8 @@ impl Node {
         tracing::info!(client = %flow.remote, file = %entry.record.name, acked, epoch = entry.tenure.epoch, "took a transfer over");
         self.server.stats_mut().taken_over += 1;
         self.server.set_role(now, flow, role);
+        // It may have answered under a lease until now.
+        self.bound_session(now, flow);
         self.server
             .set_report(flow, acked.saturating_add(HINT_BLOCKS), now + HINT_EVERY);
         self.tick(now, flow);

@@ -25,11 +25,18 @@ impl Node {
             return false;
         };
         if entry.record.request == fingerprint(datagram) {
-            if entry.own.is_some() && self.server.has(&flow) {
-                // The engine knows what a repeat is; what other nodes heard, it has heard.
-                return false;
-            }
-            if entry.is_young(now) {
+            let progress = self
+                .server
+                .progress(&flow)
+                .filter(|_| self.server.has(&flow));
+            if let Some((acked, is_greeted, _)) = progress.filter(|_| entry.own.is_some()) {
+                // The engine knows what a repeat is; what other nodes heard, it has heard. It does
+                // not know how old the transfer was when it came here.
+                let has_only_begun = entry.has_only_begun() && acked == 0 && !is_greeted;
+                if !has_only_begun || entry.is_young(now) {
+                    return false;
+                }
+            } else if entry.is_young(now) {
                 return self.repeat_first_reply(now, flow);
             }
             if now.saturating_duration_since(entry.heard) < REPEAT_GRACE {
@@ -175,6 +182,7 @@ impl Node {
             owner: me,
         };
         entry.heard = now;
+        entry.made = entry.answering.repeated.unwrap_or(now);
         entry.answering = Answering::default();
         let keepers = keepers.into_iter().chain([from]).filter(|id| *id != me);
         entry.own = Some(Own {
