@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::{Node, State};
 use crate::handoff::limits::MAX_CONTENTS;
-use crate::handoff::wire::Message;
 use crate::proto::Flow;
 use crate::proto::jobs::StoreRequest;
 use crate::store::{Content, ContentId, OpenError};
@@ -169,7 +168,6 @@ impl Node {
                 return self.lost(now, &id);
             }
         }
-        let stamp = state.stamp(now);
         let flows: Vec<Flow> = state
             .entries
             .iter()
@@ -180,17 +178,9 @@ impl Node {
             let Some(entry) = self.shared.as_ref().and_then(|s| s.entries.get(&flow)) else {
                 continue;
             };
-            let kept = Message::Kept {
-                flow,
-                nonce: entry.record.nonce,
-                has_content: true,
-                older: None,
-                wait: Duration::ZERO,
-                stamp,
-            };
             let owner = entry.tenure.owner;
             let is_owned = entry.own.is_some() && !entry.has_session;
-            self.say(owner, &kept);
+            self.say_kept(now, &flow, owner);
             if is_owned && self.adopt(now, &flow, false) {
                 self.server.repeat(&flow);
             }

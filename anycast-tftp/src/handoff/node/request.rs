@@ -1,14 +1,14 @@
 //! Requests: whether one is a repeat, the record of a new transfer, and how one ends.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Node, State, own};
 use crate::handoff::entry::{Answering, Entry, Held, Holder, Over, Own};
 use crate::handoff::fleet::Mode;
 use crate::handoff::limits::{MAX_RECORDS, REVOKE_WAIT};
 use crate::handoff::record::{NodeId, Record, Tenure};
-use crate::handoff::wire::Standing;
+use crate::handoff::wire::{Standing, View};
 use crate::proto::Flow;
 use crate::proto::rtt::INITIAL_RTO;
 use crate::proto::server::{REPEAT_GRACE, fingerprint};
@@ -114,24 +114,8 @@ impl Node {
             rollover: begun.rollover,
         };
         let me = state.nodes.me;
-        let tenure = Tenure {
-            epoch: 0,
-            owner: me,
-        };
-        let standing = Standing {
-            record,
-            tenure,
-            acked: 0,
-            floor: 0,
-            pace: 0,
-            is_greeted: false,
-            silence: Duration::ZERO,
-            hold: Duration::ZERO,
-            lease: Duration::ZERO,
-            echo: 0,
-            is_sure: true,
-            age: Duration::ZERO,
-        };
+        let view = View::begun(me);
+        let standing = Standing { record, view };
         let mut entry = Entry::new(now, standing, directory, me);
         let holders = state
             .nodes

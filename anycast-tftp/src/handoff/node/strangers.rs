@@ -459,9 +459,11 @@ impl Node {
         if let Some(entry) = state.entries.get_mut(flow) {
             entry.unanswered.clone_from(&whom);
         }
+        let live = state.entries.get(flow).filter(|entry| entry.is_live());
         let ask = Message::Ask {
             flow: *flow,
             stamp: state.stamp(now),
+            has: live.map(|entry| entry.record.nonce),
         };
         for id in &whom {
             self.say(*id, &ask);

@@ -142,6 +142,17 @@ pub(super) fn node(world: &mut World, at: usize) {
     }
 }
 
+/// Nodes understand each other, whichever versions they speak.
+pub(super) fn all_was_understood(world: &mut World) {
+    for at in 0..world.hosts.len() {
+        let node = world.hosts[at].node.as_ref();
+        let refused = node.map_or(0, |node| node.stats().messages_refused);
+        if refused > 0 {
+            world.breaks(|| format!("n{at}: it has refused {refused} messages"));
+        }
+    }
+}
+
 /// Once all clients have ended and time has passed: nothing is in flight, nobody sends anything.
 pub(super) fn all_is_forgotten(world: &mut World) {
     for at in 0..world.hosts.len() {
