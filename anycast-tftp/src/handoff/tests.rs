@@ -28,6 +28,8 @@ mod versions;
 pub(super) struct Files {
     names: Arc<Mutex<BTreeMap<FileName, ContentId>>>,
     contents: Arc<Mutex<BTreeMap<ContentId, Arc<[u8]>>>>,
+    /// What no node has any more.
+    gone: Arc<Mutex<BTreeSet<ContentId>>>,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,12 @@ impl Files {
     pub(super) fn forget(&self, id: &ContentId) {
         self.contents.lock().unwrap().remove(id);
     }
+
+    /// It is found out that no node has it.
+    pub(super) fn lose(&self, id: &ContentId) {
+        self.forget(id);
+        self.gone.lock().unwrap().insert(*id);
+    }
 }
 
 impl Store for Files {
@@ -73,7 +81,13 @@ impl Store for Files {
 
     fn open_content(&self, id: &ContentId) -> Result<Arc<dyn Content>, OpenError> {
         let bytes = self.contents.lock().unwrap().get(id).cloned();
-        Ok(Arc::new(Known(*id, bytes.ok_or(OpenError::NotFound)?)))
+        let missing = || {
+            if self.gone.lock().unwrap().contains(id) {
+                return OpenError::NotFound;
+            }
+            OpenError::Overloaded(std::io::Error::other("not here"))
+        };
+        Ok(Arc::new(Known(*id, bytes.ok_or_else(missing)?)))
     }
 
     fn create(&self, name: &FileName, _: WritePolicy) -> Result<Box<dyn Upload>, CreateError> {

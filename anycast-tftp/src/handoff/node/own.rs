@@ -121,6 +121,7 @@ impl Node {
             self.confirm(now, flow);
         } else if entry.own.is_some() {
             self.look_at_session(now, flow);
+            self.reopen(now, flow);
             self.tell_record(now, flow);
             self.release(now, flow);
             self.hint(now, flow);
