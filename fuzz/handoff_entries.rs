@@ -10,12 +10,15 @@ use anycast_tftp::handoff::{Fleet, Node};
 use anycast_tftp::proto::Flow;
 use anycast_tftp::server::Settings;
 
-/// A datagram of messages.
+/// A datagram of messages, of whichever version.
 pub(crate) fn handoff_message(bytes: &[u8]) {
-    for message in messages(bytes).flatten() {
-        let mut datagram = vec![VERSION];
-        datagram.extend(message.encode());
-        let again: Vec<_> = messages(&datagram).collect();
+    let Some(version) = bytes.first().copied() else {
+        return;
+    };
+    for message in messages(bytes, VERSION).flatten() {
+        let mut datagram = vec![version];
+        datagram.extend(message.encode(version));
+        let again: Vec<_> = messages(&datagram, VERSION).collect();
         assert_eq!(again, [Ok(message)]);
     }
 }

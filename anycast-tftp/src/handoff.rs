@@ -58,9 +58,10 @@
 //!    [`limits::HINT_LIFE`] after the owner has last heard it, or for as long as the client, at the
 //!    fastest pace that was seen, stays in sight. Afterwards, and where a number could mean two
 //!    blocks, it is silent.
-//! 9. **The request again.** While nothing is acknowledged and the transfer is young, the same
-//!    request gets the same bytes, at any node, not within one RTO. While the transfer moves, it
-//!    is a late double. Otherwise it is a new transfer, and its name is opened afresh.
+//! 9. **The request again.** While nothing is acknowledged and the transfer is younger than
+//!    [`limits::YOUNG`], whoever has its timers by now, the same request gets the same bytes, at
+//!    any node, not within one RTO. While the transfer moves, it is a late double. Otherwise it is
+//!    a new transfer, and its name is opened afresh.
 //! 10. **Ends.** The last ACK, or an ERROR, at any node ends the transfer at all holders.
 //! 11. **A pause.** A node that finds that it did not run for [`limits::PAUSE`] trusts no record of
 //!     its own before a holder has confirmed it, and answers nothing that arrived meanwhile; alone

@@ -190,13 +190,17 @@ pub trait Store: Send + Sync + fmt::Debug {
     }
 
     /// Opens a content by what it is, whatever name it has or had: so a transfer goes on that
-    /// another node began. May block, on a disk or on a peer. Default: no such content.
+    /// another node began. May block, on a disk or on a peer. Default: it is not to be had
+    /// here.
     ///
     /// # Errors
-    /// [`OpenError`]; [`OpenError::NotFound`] where it is not to be had.
+    /// [`OpenError`]; [`OpenError::NotFound`] only where every node has been asked and none has it:
+    /// its transfers are over then. What only this node lacks, or what a node that is down may
+    /// have, is [`OpenError::Overloaded`].
     fn open_content(&self, content: &ContentId) -> Result<Arc<dyn Content>, OpenError> {
         let _ = content;
-        Err(OpenError::NotFound)
+        let reason = "this store opens no content by what it is";
+        Err(OpenError::Overloaded(io::Error::other(reason)))
     }
 
     /// Begins a file. May block. Nothing is visible before [`Upload::commit`].

@@ -3,15 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::limits::{AHEAD, HINT_EVERY, HINT_LIFE, HINT_MARGIN};
+use super::limits::{AHEAD, HINT_EVERY, HINT_LIFE, HINT_MARGIN, YOUNG};
 use super::record::{NodeId, Record, Tenure};
-use super::wire::Standing;
+use super::wire::{Progress, Standing, View};
 use crate::proto::rtt::INITIAL_RTO;
 use crate::proto::server::DOUBLED;
 use crate::proto::transfer::elsewhere;
 
-/// While it is younger than this and nothing is acknowledged, the same request gets the same bytes.
-pub(super) const YOUNG: Duration = Duration::from_secs(5);
 /// Shortest and longest time for which the pace that was seen bounds where a client can be.
 const PACE_TRUST: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// Shortest time over which a pace is measured.
@@ -144,6 +142,15 @@ pub(super) struct Over {
     pub(super) tries: u32,
 }
 
+/// What a transfer took the place of, at a node that keeps its record.
+#[derive(Debug, Default)]
+pub(super) struct Older {
+    /// Its owner, where that may not know.
+    pub(super) owner: Option<NodeId>,
+    /// Until when some node may answer for it.
+    pub(super) until: Option<Instant>,
+}
+
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) record: Record,
@@ -158,6 +165,8 @@ pub(super) struct Entry {
     pub(super) created: Instant,
     /// It took the place of another transfer of the flow here.
     pub(super) follows: bool,
+    /// Of which its owner is to hear, each time.
+    pub(super) older: Older,
     /// When the transfer began, as far as is known.
     pub(super) made: Instant,
     /// When the client was last heard of, here or elsewhere.
@@ -197,31 +206,23 @@ impl Entry {
         directory: Vec<NodeId>,
         filed: NodeId,
     ) -> Self {
-        let Standing {
-            record,
-            tenure,
-            acked,
-            floor,
-            pace,
-            is_greeted,
-            silence,
-            hold,
-            age,
-            ..
-        } = standing;
+        let Standing { record, view } = standing;
+        let View { progress, hold, .. } = view;
+        let Progress { acked, silence, .. } = progress;
         let heard = now.checked_sub(silence).unwrap_or(now);
         let acked = acked.min(record.last().unwrap_or(u64::MAX));
         Self {
             record,
-            tenure,
+            tenure: progress.tenure,
             directory,
             acked,
-            is_greeted,
-            floor,
-            pace: Pace::new(now, acked, pace),
+            is_greeted: progress.is_greeted,
+            floor: progress.floor,
+            pace: Pace::new(now, acked, progress.pace),
             created: now,
             follows: false,
-            made: now.checked_sub(age).unwrap_or(now),
+            older: Older::default(),
+            made: now.checked_sub(view.age).unwrap_or(now),
             heard,
             owner_said: now,
             held_until: now + hold,
@@ -247,7 +248,12 @@ impl Entry {
 
     /// Whether nothing is acknowledged and the request may be repeated.
     pub(super) fn is_young(&self, now: Instant) -> bool {
-        self.acked == 0 && !self.is_greeted && now.saturating_duration_since(self.created) < YOUNG
+        self.has_only_begun() && now.saturating_duration_since(self.made) < YOUNG
+    }
+
+    /// Whether nothing is acknowledged, as far as is known here.
+    pub(super) const fn has_only_begun(&self) -> bool {
+        self.acked == 0 && !self.is_greeted
     }
 
     /// The client has these blocks, somebody says. True: it is news.
@@ -313,7 +319,20 @@ impl Entry {
         back > 0 && back <= AHEAD.min(self.acked)
     }
 
-    pub(super) fn standing(&self, now: Instant) -> Standing {
+    /// How far it is, as far as is known here.
+    pub(super) fn progress(&self, now: Instant) -> Progress {
+        Progress {
+            tenure: self.tenure,
+            acked: self.acked,
+            floor: self.floor,
+            pace: self.pace.fastest(),
+            is_greeted: self.is_greeted,
+            silence: now.saturating_duration_since(self.heard),
+        }
+    }
+
+    /// How this node sees it. No lease is in that.
+    pub(super) fn view(&self, now: Instant) -> View {
         let held = self.own.as_ref().and_then(|own| own.held.as_ref());
         let hold = held.map(|held| {
             let until = if held.revoking.is_empty() {
@@ -323,19 +342,20 @@ impl Entry {
             };
             until.saturating_duration_since(now)
         });
-        Standing {
-            record: self.record.clone(),
-            tenure: self.tenure,
-            acked: self.acked,
-            floor: self.floor,
-            pace: self.pace.fastest(),
-            is_greeted: self.is_greeted,
-            silence: now.saturating_duration_since(self.heard),
+        View {
+            progress: self.progress(now),
             hold: hold.unwrap_or_else(|| self.held_until.saturating_duration_since(now)),
             lease: Duration::ZERO,
             echo: 0,
             is_sure: self.is_confirmed,
             age: now.saturating_duration_since(self.made),
+        }
+    }
+
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        Standing {
+            record: self.record.clone(),
+            view: self.view(now),
         }
     }
 }

@@ -95,6 +95,8 @@ pub(super) struct Peer {
     pub(super) is_draining: bool,
     /// Largest packet that reaches its clients, in bytes.
     pub(super) mtu: u32,
+    /// The version that it speaks at most, once it has said so.
+    pub(super) speaks: Option<u8>,
     /// Records that it owns.
     pub(super) records: usize,
 }
@@ -118,6 +120,7 @@ impl Nodes {
                 since: None,
                 is_draining: false,
                 mtu: u32::MAX,
+                speaks: None,
                 records: 0,
             };
             (NodeId::of(name), peer)

@@ -32,6 +32,9 @@ pub const ALONE_AFTER: Duration = Duration::from_secs(3);
 pub const ALONE_RESENDS: u8 = 6;
 /// A node that did not run for so long trusts nothing of its own.
 pub const PAUSE: Duration = Duration::from_secs(1);
+/// While a transfer is younger than this and nothing is acknowledged, the same request gets the same
+/// bytes; later it begins another transfer, and the file that has the name by then.
+pub const YOUNG: Duration = Duration::from_secs(5);
 /// How long a packet of an unknown flow is kept.
 pub const HOLD: Duration = Duration::from_millis(500);
 /// Packets that are kept at once; further ones are dropped, and their clients repeat them.

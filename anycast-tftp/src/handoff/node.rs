@@ -9,7 +9,7 @@ use super::entry::Entry;
 use super::fleet::{Mode, Nodes, mix};
 use super::limits::{MAX_MESSAGE, PAUSE, RECORD_LIFE, TOMBSTONE_LIFE};
 use super::record::NodeId;
-use super::wire::{Message, VERSION};
+use super::wire::{LEAST_VERSION, Message, VERSION, common};
 use super::{Fleet, limits};
 use crate::proto::jobs::{StoreReply, StoreRequest};
 use crate::proto::packet::Packet;
@@ -51,6 +51,8 @@ pub struct Node {
 struct State {
     fleet: Fleet,
     nodes: Nodes,
+    /// The version that this node speaks at most.
+    speaks: u8,
     settings: Settings,
     entries: BTreeMap<Flow, Entry>,
     timers: BTreeSet<(Instant, Flow)>,
@@ -184,6 +186,7 @@ impl Node {
             server.set_alone(!fleet.peers.is_empty());
             State {
                 nodes: Nodes::new(&fleet),
+                speaks: VERSION,
                 fleet,
                 settings,
                 entries: BTreeMap::new(),
@@ -464,19 +467,30 @@ impl Node {
         let Some(state) = &mut self.shared else {
             return;
         };
-        let peer = state.nodes.peers.get(&to);
+        let Some(peer) = state.nodes.peers.get(&to) else {
+            return;
+        };
         let is_hello = matches!(message, Message::Hello { .. });
-        if !peer.is_some_and(|peer| peer.is_up || (is_hello && peer.is_linked)) {
+        if !(peer.is_up || (is_hello && peer.is_linked)) {
             return;
         }
+        let version = if is_hello {
+            LEAST_VERSION
+        } else {
+            common(state.speaks, peer.speaks)
+        };
         self.server.stats_mut().messages_sent += 1;
-        let bytes = message.encode();
+        let bytes = message.encode(version);
         let waiting = state.outbox.entry(to).or_default();
         match waiting.back_mut() {
-            Some(last) if last.len() + bytes.len() <= MAX_MESSAGE => last.extend(bytes),
+            Some(last)
+                if last.first() == Some(&version) && last.len() + bytes.len() <= MAX_MESSAGE =>
+            {
+                last.extend(bytes);
+            }
             _ => {
                 let mut datagram = Vec::with_capacity(1 + bytes.len());
-                datagram.push(VERSION);
+                datagram.push(version);
                 datagram.extend(bytes);
                 waiting.push_back(datagram);
             }
@@ -499,10 +513,19 @@ impl Node {
             domain: state.nodes.domain,
             mtu: state.settings.mtu(),
             is_draining: state.is_draining,
+            speaks: state.speaks,
         };
         let linked = state.nodes.peers.iter().filter(|(_, peer)| peer.is_linked);
         for id in linked.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.say(id, &hello);
+        }
+    }
+
+    /// It is a node of an older version from now on. To be said before anything else.
+    #[cfg(test)]
+    pub(crate) fn speak_at_most(&mut self, version: u8) {
+        if let Some(state) = &mut self.shared {
+            state.speaks = version;
         }
     }
 

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use anycast_core::NodeName;
 
+use super::fleet::Nodes;
+use super::record::NodeId;
+use super::wire::VERSION;
 use super::{Fleet, Mode, Node};
 use crate::proto::Flow;
 use crate::proto::settings::Settings;
@@ -18,12 +21,15 @@ use crate::store::{
 
 mod basics;
 mod limits;
+mod versions;
 
 /// Files by name, contents by what they are.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Files {
     names: Arc<Mutex<BTreeMap<FileName, ContentId>>>,
     contents: Arc<Mutex<BTreeMap<ContentId, Arc<[u8]>>>>,
+    /// What no node has any more.
+    gone: Arc<Mutex<BTreeSet<ContentId>>>,
 }
 
 #[derive(Debug)]
@@ -59,6 +65,12 @@ impl Files {
     pub(super) fn forget(&self, id: &ContentId) {
         self.contents.lock().unwrap().remove(id);
     }
+
+    /// It is found out that no node has it.
+    pub(super) fn lose(&self, id: &ContentId) {
+        self.forget(id);
+        self.gone.lock().unwrap().insert(*id);
+    }
 }
 
 impl Store for Files {
@@ -69,7 +81,13 @@ impl Store for Files {
 
     fn open_content(&self, id: &ContentId) -> Result<Arc<dyn Content>, OpenError> {
         let bytes = self.contents.lock().unwrap().get(id).cloned();
-        Ok(Arc::new(Known(*id, bytes.ok_or(OpenError::NotFound)?)))
+        let missing = || {
+            if self.gone.lock().unwrap().contains(id) {
+                return OpenError::NotFound;
+            }
+            OpenError::Overloaded(std::io::Error::other("not here"))
+        };
+        Ok(Arc::new(Known(*id, bytes.ok_or_else(missing)?)))
     }
 
     fn create(&self, name: &FileName, _: WritePolicy) -> Result<Box<dyn Upload>, CreateError> {
@@ -103,6 +121,8 @@ pub(super) struct Net {
     /// What was sent to clients: by whom, to whom.
     pub(super) sent: Vec<(usize, Flow, Vec<u8>)>,
     pub(super) messages: usize,
+    /// What was said: by whom, to whom.
+    pub(super) letters: Vec<(usize, usize, Vec<u8>)>,
 }
 
 pub(super) fn client(port: u16) -> Flow {
@@ -138,6 +158,16 @@ pub(super) fn data(block: u16, payload: &[u8]) -> Vec<u8> {
 
 impl Net {
     pub(super) fn new(count: usize, mode: Mode) -> Self {
+        Self::begun(&vec![VERSION; count], mode)
+    }
+
+    /// Nodes that speak these versions of the wire.
+    pub(super) fn of_versions(versions: &[u8]) -> Self {
+        Self::begun(versions, Mode::BeforeReply)
+    }
+
+    fn begun(versions: &[u8], mode: Mode) -> Self {
+        let count = versions.len();
         let now = Instant::now();
         let name = |index| format!("node{index}").parse().unwrap();
         let names: Vec<NodeName> = (0..count).map(name).collect();
@@ -149,10 +179,13 @@ impl Net {
             cut: BTreeSet::new(),
             sent: Vec::new(),
             messages: 0,
+            letters: Vec::new(),
             names,
         };
-        for index in 0..count {
-            net.nodes.push(net.begin(index, mode));
+        for (index, version) in versions.iter().enumerate() {
+            let mut node = net.begin(index, mode);
+            node.speak_at_most(*version);
+            net.nodes.push(node);
             net.files.push(Files::default());
         }
         for a in 0..count {
@@ -181,8 +214,31 @@ impl Net {
         self.nodes[at].handle_peer(self.now, &name, is_up);
     }
 
+    /// The nodes that hold the record of a flow, and the others.
+    pub(super) fn directory(&self, flow: &Flow) -> (Vec<usize>, Vec<usize>) {
+        let fleet = Fleet::new(self.names[0].clone(), self.names[1..].to_vec(), 0);
+        let ids = Nodes::new(&fleet).directory(flow);
+        let holds = |at: &usize| ids.contains(&NodeId::of(&self.names[*at]));
+        (0..self.names.len()).partition(holds)
+    }
+
     pub(super) fn put(&self, name: &str, bytes: &[u8]) -> Vec<ContentId> {
         self.files.iter().map(|f| f.put(name, bytes)).collect()
+    }
+
+    /// A new process takes the place of a node, with nothing but its files.
+    pub(super) fn replace(&mut self, index: usize, version: u8) {
+        self.kill(index);
+        self.wait(Duration::from_secs(1));
+        self.nodes[index] = self.begin(index, Mode::BeforeReply);
+        self.nodes[index].speak_at_most(version);
+        self.dead.remove(&index);
+        for at in (0..self.nodes.len()).filter(|at| *at != index) {
+            self.link(at, index, true);
+            self.link(index, at, true);
+        }
+        self.pump();
+        self.wait(Duration::from_secs(1));
     }
 
     /// A node dies; the others notice.
@@ -234,6 +290,7 @@ impl Net {
                     is_idle = false;
                     self.messages += 1;
                     let to = self.names.iter().position(|name| *name == to).unwrap();
+                    self.letters.push((at, to, message.clone()));
                     if !self.dead.contains(&to) && !self.cut.contains(&(at, to)) {
                         let from = self.names[at].clone();
                         self.nodes[to].handle_message(self.now, &from, &message);

@@ -1,14 +1,27 @@
 //! What nodes tell each other of transfers. Total: whatever comes in, nothing panics, and nothing
 //! is allocated beyond the message.
 //!
-//! A datagram is the [`VERSION`] and any number of messages, each a tag, its length and its body.
-//! A tag that is not known is skipped, so that a later version may say more; a body may be longer
-//! than this version reads. What a tag means never changes.
+//! A datagram is its version and any number of messages, each a tag, its length and its body. A tag
+//! that is not known is skipped, and a body may be longer than is read. What a tag means never
+//! changes; what is in its body may, with the version.
+//!
+//! # Versions
+//!
+//! Nodes of neighbouring versions run side by side while a fleet is upgraded, or taken back. A node
+//! says in its [`Message::Hello`] which version it speaks at most. Each datagram goes out in the
+//! highest one that both speak ([`common`]), and in the oldest one as long as the peer has not said;
+//! so does Hello always, since a peer may come back as an older one. What comes is taken in any
+//! version up to one's own.
+//!
+//! | version | since | what is new |
+//! |---|---|---|
+//! | 1 | 0.1 | |
+//! | 2 | 0.2 | Hello says the version. Ask says which record the sender has, and [`Message::Stands`] answers it without the record: half the bytes, for each lease. End has no order |
 
 use std::time::Duration;
 
 use self::fields::{Reader, Writer};
-use self::standing::{put_standing, put_tenure, standing, tenure};
+use self::standing::{progress, put_progress, put_standing, put_view, standing, view};
 use super::record::{NodeId, Record, Tenure};
 use crate::proto::Flow;
 
@@ -17,14 +30,23 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
-/// The first byte of every datagram.
-pub const VERSION: u8 = 1;
+/// The version that this node speaks at most.
+pub const VERSION: u8 = if cfg!(anycast_previous_wire) { 1 } else { 2 };
+/// The oldest version that it still speaks, and the one of every [`Message::Hello`].
+pub const LEAST_VERSION: u8 = 1;
+/// The first version in which a node says what it speaks.
+const SAYS_VERSION: u8 = 2;
 
-/// How a transfer stands, with its record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// The transfer.
-    pub record: Record,
+/// The version to speak with a peer that speaks this one at most, as far as it has said.
+#[must_use]
+pub fn common(own: u8, peer: Option<u8>) -> u8 {
+    peer.map_or(LEAST_VERSION, |peer| peer.min(own))
+        .max(LEAST_VERSION)
+}
+
+/// How far a transfer is, and who owns it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
     /// Who owns it.
     pub tenure: Tenure,
     /// Blocks that the client is known to have.
@@ -37,6 +59,13 @@ pub struct Standing {
     pub is_greeted: bool,
     /// How long the client has not been heard of.
     pub silence: Duration,
+}
+
+/// How a node sees a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// How far it is.
+    pub progress: Progress,
     /// Until the first reply has gone out, at the latest.
     pub hold: Duration,
     /// How long whoever asked may answer; zero where it was not asked, or is not sure.
@@ -47,6 +76,50 @@ pub struct Standing {
     pub is_sure: bool,
     /// For how long the sender has known the transfer.
     pub age: Duration,
+}
+
+impl View {
+    /// A transfer that has just begun: nothing is acknowledged.
+    #[must_use]
+    pub const fn begun(owner: NodeId) -> Self {
+        Self {
+            progress: Progress {
+                tenure: Tenure { epoch: 0, owner },
+                acked: 0,
+                floor: 0,
+                pace: 0,
+                is_greeted: false,
+                silence: Duration::ZERO,
+            },
+            hold: Duration::ZERO,
+            lease: Duration::ZERO,
+            echo: 0,
+            is_sure: true,
+            age: Duration::ZERO,
+        }
+    }
+}
+
+/// A transfer, and how a node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The transfer.
+    pub record: Record,
+    /// How it stands.
+    pub view: View,
+}
+
+/// How far a transfer is; from its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hint {
+    /// Whose.
+    pub flow: Flow,
+    /// Which.
+    pub nonce: u64,
+    /// How far.
+    pub progress: Progress,
+    /// The latest time of the receiver that the owner has seen; 0: none.
+    pub echo: u64,
 }
 
 /// One message.
@@ -61,6 +134,8 @@ pub enum Message {
         mtu: u32,
         /// It drains.
         is_draining: bool,
+        /// The version that it speaks at most.
+        speaks: u8,
     },
     /// Keep this record; from its owner, or to who asked.
     Put(Box<Standing>),
@@ -88,27 +163,8 @@ pub enum Message {
         /// The other one.
         standing: Box<Standing>,
     },
-    /// How far a transfer is; from its owner.
-    Hint {
-        /// Whose.
-        flow: Flow,
-        /// Which.
-        nonce: u64,
-        /// Who owns it.
-        tenure: Tenure,
-        /// Blocks that the client has.
-        acked: u64,
-        /// Blocks that every holder is known to know.
-        floor: u64,
-        /// Fastest pace that was seen, in blocks a second.
-        pace: u32,
-        /// The options are acknowledged.
-        is_greeted: bool,
-        /// How long the client has not been heard of.
-        silence: Duration,
-        /// The latest time of the receiver that the owner has seen; 0: none.
-        echo: u64,
-    },
+    /// How far a transfer is.
+    Hint(Hint),
     /// It is known.
     Known {
         /// Whose.
@@ -139,6 +195,8 @@ pub enum Message {
         flow: Flow,
         /// The asker's time, in milliseconds.
         stamp: u64,
+        /// The record that it has. Version 1 does not say it.
+        has: Option<u64>,
     },
     /// The sender does not.
     Unknown {
@@ -151,8 +209,6 @@ pub enum Message {
         flow: Flow,
         /// Which.
         nonce: u64,
-        /// Its order.
-        order: u32,
     },
     /// That is known.
     Ended {
@@ -173,6 +229,15 @@ pub enum Message {
         parts: u8,
         /// It.
         bytes: Vec<u8>,
+    },
+    /// As [`Message::Put`], to one that has the record. Not in version 1.
+    Stands {
+        /// Whose.
+        flow: Flow,
+        /// Which.
+        nonce: u64,
+        /// How it stands.
+        view: View,
     },
 }
 
@@ -198,7 +263,7 @@ impl Message {
             Self::Put(_) => 2,
             Self::Kept { .. } => 3,
             Self::Refused { .. } => 4,
-            Self::Hint { .. } => 5,
+            Self::Hint(_) => 5,
             Self::Known { .. } => 6,
             Self::Notice { .. } => 7,
             Self::Ask { .. } => 8,
@@ -206,22 +271,28 @@ impl Message {
             Self::End { .. } => 10,
             Self::Ended { .. } => 11,
             Self::Forward { .. } => 12,
+            Self::Stands { .. } => 13,
         }
     }
 
-    /// Its bytes, without the version.
+    /// Its bytes in a datagram of this version.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self, version: u8) -> Vec<u8> {
         let mut w = Writer::begin(self.tag());
         match self {
             Self::Hello {
                 domain,
                 mtu,
                 is_draining,
+                speaks,
             } => {
                 w.u64(*domain);
                 w.u32(*mtu);
                 w.flag(*is_draining);
+                // Behind what version 1 reads.
+                if *speaks >= SAYS_VERSION {
+                    w.u8(*speaks);
+                }
             }
             Self::Known {
                 flow,
@@ -247,15 +318,22 @@ impl Message {
                 w.flag(*is_greeted);
                 w.millis(*silence);
             }
-            Self::Ask { flow, stamp } => {
+            Self::Ask { flow, stamp, has } => {
                 w.flow(flow);
                 w.u64(*stamp);
+                if version >= 2 {
+                    w.flag(has.is_some());
+                    w.u64(has.unwrap_or(0));
+                }
             }
             Self::Unknown { flow } => w.flow(flow),
-            Self::End { flow, nonce, order } => {
+            Self::End { flow, nonce } => {
                 w.flow(flow);
                 w.u64(*nonce);
-                w.u32(*order);
+                if version < 2 {
+                    // The order, which nobody reads.
+                    w.u32(0);
+                }
             }
             Self::Ended { flow, nonce } => {
                 w.flow(flow);
@@ -285,7 +363,17 @@ impl Message {
                 put_standing(&mut w, standing);
             }
             Self::Kept { .. } => self.encode_kept(&mut w),
-            Self::Hint { .. } => self.encode_hint(&mut w),
+            Self::Hint(hint) => {
+                w.flow(&hint.flow);
+                w.u64(hint.nonce);
+                put_progress(&mut w, &hint.progress);
+                w.u64(hint.echo);
+            }
+            Self::Stands { flow, nonce, view } => {
+                w.flow(flow);
+                w.u64(*nonce);
+                put_view(&mut w, view);
+            }
         }
         w.end()
     }
@@ -311,39 +399,18 @@ impl Message {
         w.u64(*stamp);
     }
 
-    fn encode_hint(&self, w: &mut Writer) {
-        let Self::Hint {
-            flow,
-            nonce,
-            tenure,
-            acked,
-            floor,
-            pace,
-            is_greeted,
-            silence,
-            echo,
-        } = self
-        else {
-            return;
-        };
-        w.flow(flow);
-        w.u64(*nonce);
-        put_tenure(w, *tenure);
-        w.u64(*acked);
-        w.u64(*floor);
-        w.u32(*pace);
-        w.flag(*is_greeted);
-        w.millis(*silence);
-        w.u64(*echo);
-    }
-
-    fn decode(tag: u8, body: &[u8]) -> Result<Option<Self>, WireError> {
+    fn decode(version: u8, tag: u8, body: &[u8]) -> Result<Option<Self>, WireError> {
         let mut r = Reader::new(body);
         Ok(Some(match tag {
             1 => Self::Hello {
                 domain: r.u64()?,
                 mtu: r.u32()?,
                 is_draining: r.flag()?,
+                speaks: if r.rest().is_empty() {
+                    LEAST_VERSION
+                } else {
+                    r.u8()?.max(LEAST_VERSION)
+                },
             },
             2 => Self::Put(Box::new(standing(&mut r)?)),
             3 => Self::Kept {
@@ -362,17 +429,12 @@ impl Message {
                 is_over: r.flag()?,
                 standing: Box::new(standing(&mut r)?),
             },
-            5 => Self::Hint {
+            5 => Self::Hint(Hint {
                 flow: r.flow()?,
                 nonce: r.u64()?,
-                tenure: tenure(&mut r)?,
-                acked: r.u64()?,
-                floor: r.u64()?,
-                pace: r.u32()?,
-                is_greeted: r.flag()?,
-                silence: r.millis()?,
+                progress: progress(&mut r)?,
                 echo: r.u64()?,
-            },
+            }),
             6 => Self::Known {
                 flow: r.flow()?,
                 nonce: r.u64()?,
@@ -389,12 +451,17 @@ impl Message {
             8 => Self::Ask {
                 flow: r.flow()?,
                 stamp: r.u64()?,
+                has: if version >= 2 {
+                    let is_there = r.flag()?;
+                    Some(r.u64()?).filter(|_| is_there)
+                } else {
+                    None
+                },
             },
             9 => Self::Unknown { flow: r.flow()? },
             10 => Self::End {
                 flow: r.flow()?,
                 nonce: r.u64()?,
-                order: r.u32()?,
             },
             11 => Self::Ended {
                 flow: r.flow()?,
@@ -407,18 +474,26 @@ impl Message {
                 parts: r.u8()?,
                 bytes: r.rest().to_vec(),
             },
+            13 if version >= 2 => Self::Stands {
+                flow: r.flow()?,
+                nonce: r.u64()?,
+                view: view(&mut r)?,
+            },
             _ => return Ok(None),
         }))
     }
 }
 
-/// The messages of a datagram, as far as they are understood.
-pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message, WireError>> + '_ {
+/// The messages of a datagram, as far as they are understood by who speaks this version at most.
+pub fn messages(
+    datagram: &[u8],
+    newest: u8,
+) -> impl Iterator<Item = Result<Message, WireError>> + '_ {
     let (version, mut rest) = match datagram.split_first() {
         Some((version, rest)) => (*version, rest),
-        None => (VERSION, datagram),
+        None => (newest, datagram),
     };
-    let mut is_refused = version != VERSION;
+    let mut is_refused = !(LEAST_VERSION..=newest).contains(&version);
     std::iter::from_fn(move || {
         if std::mem::take(&mut is_refused) {
             rest = &[];
@@ -432,7 +507,7 @@ pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message, WireErr
                 return Some(Err(WireError::Short));
             };
             rest = r.rest();
-            match Message::decode(tag, body) {
+            match Message::decode(version, tag, body) {
                 Ok(Some(message)) => return Some(Ok(message)),
                 Ok(None) => {}
                 Err(error) => return Some(Err(error)),

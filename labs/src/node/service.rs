@@ -2,7 +2,7 @@
 //! built alike.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,6 +24,8 @@ pub const EXECUTABLE: &str = "ANYCAST_LABS_TFTPD";
 pub const GUARD: &str = "ANYCAST_LABS_GUARD";
 /// The same for `anycastctl`.
 pub const CTL: &str = "ANYCAST_LABS_CTL";
+/// The same for `anycast-tftpd` as a node of the version before, for labs of an upgrade.
+pub const PREVIOUS: &str = "ANYCAST_LABS_TFTPD_PREVIOUS";
 /// How long it may take to answer after its start.
 const READY: Duration = Duration::from_secs(30);
 /// The file that the service's own check reads.
@@ -37,7 +39,17 @@ pub const HEALTH_FILE: &str = "health";
 pub fn build() -> Result<Vec<(String, OsString)>, String> {
     // Once for all tests of an executable.
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    build_once("anycast-tftpd", EXECUTABLE, &BUILT)
+    build_once("anycast-tftpd", EXECUTABLE, Wire::Current, &BUILT)
+}
+
+/// [`build`] for `anycast-tftpd` as a node that speaks the versions of the wires before these, which
+/// [`PREVIOUS`] names.
+///
+/// # Errors
+/// What cargo said.
+pub fn build_previous() -> Result<Vec<(String, OsString)>, String> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    build_once("anycast-tftpd", PREVIOUS, Wire::Previous, &BUILT)
 }
 
 /// [`build`] for `anycast-guard`, whose executable [`GUARD`] names.
@@ -46,7 +58,7 @@ pub fn build() -> Result<Vec<(String, OsString)>, String> {
 /// What cargo said.
 pub fn build_guard() -> Result<Vec<(String, OsString)>, String> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    build_once("anycast-guard", GUARD, &BUILT)
+    build_once("anycast-guard", GUARD, Wire::Current, &BUILT)
 }
 
 /// [`build`] for `anycastctl`, whose executable [`CTL`] names.
@@ -55,31 +67,69 @@ pub fn build_guard() -> Result<Vec<(String, OsString)>, String> {
 /// What cargo said.
 pub fn build_ctl() -> Result<Vec<(String, OsString)>, String> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    build_once("anycastctl", CTL, &BUILT)
+    build_once("anycastctl", CTL, Wire::Current, &BUILT)
+}
+
+/// Which versions of the wires a node speaks at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    Current,
+    Previous,
 }
 
 fn build_once(
     package: &str,
     variable: &str,
+    wire: Wire,
     built: &OnceLock<Result<PathBuf, String>>,
 ) -> Result<Vec<(String, OsString)>, String> {
     let executable = match env::var_os(variable) {
         Some(given) => given.into(),
         None => built
-            .get_or_init(|| cargo_build(package))
+            .get_or_init(|| built_aside(package, wire))
             .clone()
             .map_err(|error| format!("cargo build --package {package}: {error}"))?,
     };
     Ok(vec![(variable.to_owned(), executable.into_os_string())])
 }
 
-fn cargo_build(package: &str) -> Result<PathBuf, String> {
+/// Builds an executable and links it to a place of its own. Cargo puts those of both wires into one
+/// place, so nobody builds meanwhile, and the current one is there afterwards.
+fn built_aside(package: &str, wire: Wire) -> Result<PathBuf, String> {
+    let lock = env::temp_dir().join("anycast-labs-build.lock");
+    let lock = File::create(&lock).map_err(|error| format!("{}: {error}", lock.display()))?;
+    lock.lock().map_err(|error| error.to_string())?;
+    let built = cargo_build(package, wire)?;
+    let folder = built.with_file_name("labs");
+    let name = match wire {
+        Wire::Current => package.to_owned(),
+        Wire::Previous => format!("{package}-previous"),
+    };
+    let (aside, new) = (folder.join(&name), folder.join(format!("{name}.new")));
+    let linked = fs::create_dir_all(&folder)
+        .and_then(|()| match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => fs::hard_link(&built, &new),
+        })
+        .and_then(|()| fs::rename(&new, &aside));
+    linked.map_err(|error| format!("{}: {error}", aside.display()))?;
+    if wire == Wire::Previous {
+        cargo_build(package, Wire::Current)?;
+    }
+    Ok(aside)
+}
+
+fn cargo_build(package: &str, wire: Wire) -> Result<PathBuf, String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = crate::cargo::cargo(cargo);
     command.args(["build", "--package", package, "--message-format", "json"]);
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     if is_release() {
         command.arg("--release");
+    }
+    if wire == Wire::Previous {
+        let wrapper = concat!(env!("CARGO_MANIFEST_DIR"), "/previous-wire.sh");
+        command.env("RUSTC_WORKSPACE_WRAPPER", wrapper);
     }
     let output = command.output().map_err(|error| error.to_string())?;
     if !output.status.success() {

@@ -11,6 +11,7 @@
 mod clients;
 #[path = "../sync/lab.rs"]
 mod lab;
+mod upgrade;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,8 +47,13 @@ impl Scene {
 
     /// `keys` are further ones of `[tftp]`.
     fn with(keys: &str, programs: Vec<clients::Program>) -> Self {
-        let mut lab = Lab::new(&NAMES, MULTI);
+        let lab = Lab::new(&NAMES, MULTI);
         lab.configure_tftp(MULTI, keys);
+        Self::of(lab, programs)
+    }
+
+    /// Sites of which none runs yet.
+    fn of(mut lab: Lab, programs: Vec<clients::Program>) -> Self {
         lab.start_all();
         let image = noise(1, SIZE);
         lab.sites[0].write("image", &image);
@@ -76,9 +82,7 @@ impl Scene {
 
     /// The route of all clients.
     fn lead_to(&self, site: usize) {
-        let via = lab::address(site);
-        let route = format!("ip route replace {SERVICE}/32 via {via}");
-        self.hub().run(&route).unwrap();
+        self.lab.lead_to(site);
     }
 
     /// What was counted at a site.

@@ -35,6 +35,8 @@ pub(crate) struct Site {
     pub(crate) namespace: Netns,
     /// Those that the others take for this site's.
     keys: Vec<Fingerprint>,
+    /// The variable that names the executable that it starts.
+    pub(crate) executable: &'static str,
     pub(crate) daemon: Option<Proc>,
 }
 
@@ -103,6 +105,13 @@ impl Lab {
         self.await_agreed();
     }
 
+    /// The route of all clients beyond the hub.
+    pub(crate) fn lead_to(&self, site: usize) {
+        let via = address(site);
+        let route = format!("ip route replace {SERVICE}/32 via {via}");
+        self.hub.run(&route).unwrap();
+    }
+
     /// Every site is ready and has what all have, and its disk does.
     pub(crate) fn await_agreed(&self) {
         for site in &self.sites {
@@ -142,6 +151,7 @@ impl Site {
             folder,
             namespace,
             keys: vec![identity.fingerprint()],
+            executable: EXECUTABLE,
             daemon: None,
         }
     }
@@ -164,7 +174,7 @@ impl Site {
     }
 
     pub(crate) fn start(&mut self) {
-        let mut command = Command::new(std::env::var_os(EXECUTABLE).unwrap());
+        let mut command = Command::new(std::env::var_os(self.executable).unwrap());
         command.arg("--config").arg(self.folder.join("tftpd.toml"));
         let name = format!("{}-tftpd", self.name);
         self.daemon = Some(Proc::start(&self.namespace, &name, &mut command).unwrap());

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::{Node, State};
 use crate::handoff::limits::MAX_CONTENTS;
-use crate::handoff::wire::Message;
 use crate::proto::Flow;
 use crate::proto::jobs::StoreRequest;
 use crate::store::{Content, ContentId, OpenError};
@@ -124,16 +123,35 @@ impl Node {
         state.content(now, &content);
     }
 
-    /// An owner without the content cannot go on, nor let another one wait for it.
+    /// No node has a content any more: the transfers whose client is here are over. Those whose
+    /// client is elsewhere end there.
     fn lost(&mut self, now: Instant, id: &ContentId) {
-        let entries = self.shared.iter().flat_map(|state| &state.entries);
-        let flows = entries.filter(|(_, entry)| {
-            let is_owned = entry.is_live() && entry.own.is_some() && !entry.has_session;
-            is_owned && entry.record.content == Some(*id)
+        let Some(state) = &self.shared else {
+            return;
+        };
+        let entries = state.entries.iter().filter(|(_, entry)| {
+            let is_without = entry.is_live() && !entry.has_session;
+            is_without && entry.record.content == Some(*id)
+        });
+        let flows = entries.filter(|(flow, entry)| {
+            let is_here = entry.own.is_some() || state.strangers.has(flow);
+            is_here && state.is_allowed(now, entry)
         });
         for flow in flows.map(|(flow, _)| *flow).collect::<Vec<_>>() {
+            tracing::warn!(client = %flow.remote, content = %id.hash, "no node has the content of a transfer");
             self.server.refuse_shared(flow, "the file cannot be read");
             self.over(now, &flow);
+        }
+    }
+
+    /// An owner whose content is not to be had for now asks for it again.
+    pub(super) fn reopen(&mut self, now: Instant, flow: &Flow) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let entry = state.entries.get(flow).filter(|entry| !entry.has_session);
+        if let Some(content) = entry.and_then(|entry| entry.record.content) {
+            state.content(now, &content);
         }
     }
 
@@ -166,10 +184,12 @@ impl Node {
             Err(error) => {
                 tracing::debug!(content = %id.hash, %error, "the content of a transfer is not here");
                 pinned.pin = Pin::Missing(now + AGAIN);
-                return self.lost(now, &id);
+                if matches!(error, OpenError::NotFound) {
+                    self.lost(now, &id);
+                }
+                return;
             }
         }
-        let stamp = state.stamp(now);
         let flows: Vec<Flow> = state
             .entries
             .iter()
@@ -180,17 +200,9 @@ impl Node {
             let Some(entry) = self.shared.as_ref().and_then(|s| s.entries.get(&flow)) else {
                 continue;
             };
-            let kept = Message::Kept {
-                flow,
-                nonce: entry.record.nonce,
-                has_content: true,
-                older: None,
-                wait: Duration::ZERO,
-                stamp,
-            };
             let owner = entry.tenure.owner;
             let is_owned = entry.own.is_some() && !entry.has_session;
-            self.say(owner, &kept);
+            self.say_kept(now, &flow, owner);
             if is_owned && self.adopt(now, &flow, false) {
                 self.server.repeat(&flow);
             }

@@ -11,7 +11,7 @@ use crate::handoff::limits::{
     HEIR_AFTER, HINT_BLOCKS, HINT_EVERY, HINT_MARGIN, LEASE, REVOKE_WAIT,
 };
 use crate::handoff::record::{NodeId, Tenure};
-use crate::handoff::wire::Message;
+use crate::handoff::wire::{Hint, Message};
 use crate::proto::Flow;
 use crate::proto::session::Role;
 
@@ -121,6 +121,7 @@ impl Node {
             self.confirm(now, flow);
         } else if entry.own.is_some() {
             self.look_at_session(now, flow);
+            self.reopen(now, flow);
             self.tell_record(now, flow);
             self.release(now, flow);
             self.hint(now, flow);
@@ -160,7 +161,6 @@ impl Node {
         let end = Message::End {
             flow: *flow,
             nonce: entry.record.nonce,
-            order: entry.record.order,
         };
         let Some(over) = entry.over.as_mut() else {
             return;
@@ -325,18 +325,13 @@ impl Node {
         };
         let own = entry.own.as_ref();
         let holder = own.and_then(|own| own.holders.get(&id));
-        let hint = Message::Hint {
+        let hint = Hint {
             flow: *flow,
             nonce: entry.record.nonce,
-            tenure: entry.tenure,
-            acked: entry.acked,
-            floor: entry.floor,
-            pace: entry.pace.fastest(),
-            is_greeted: entry.is_greeted,
-            silence: now.saturating_duration_since(entry.heard),
+            progress: entry.progress(now),
             echo: holder.map_or(0, |holder| holder.echo),
         };
-        self.say(id, &hint);
+        self.say(id, &Message::Hint(hint));
     }
 
     /// A session has heard its client, and the time to tell of it has come.
@@ -486,6 +481,8 @@ impl Node {
         tracing::info!(client = %flow.remote, file = %entry.record.name, acked, epoch = entry.tenure.epoch, "took a transfer over");
         self.server.stats_mut().taken_over += 1;
         self.server.set_role(now, flow, role);
+        // It may have answered under a lease until now.
+        self.bound_session(now, flow);
         self.server
             .set_report(flow, acked.saturating_add(HINT_BLOCKS), now + HINT_EVERY);
         self.tick(now, flow);

@@ -6,7 +6,7 @@ use super::Node;
 use crate::handoff::entry::Holder;
 use crate::handoff::limits::{HINT_MARGIN, LEASE};
 use crate::handoff::record::NodeId;
-use crate::handoff::wire::{Message, messages};
+use crate::handoff::wire::{Hint, Message, Standing, common, messages};
 use crate::proto::Flow;
 use crate::proto::server::REPEAT_GRACE;
 
@@ -23,6 +23,8 @@ impl Node {
             return;
         }
         peer.is_linked = is_up;
+        // What comes back may be another process.
+        peer.speaks = None;
         state.outbox.remove(&id);
         if is_up {
             state.next_hello = now;
@@ -102,7 +104,7 @@ impl Node {
             self.server.stats_mut().messages_refused += 1;
             return;
         }
-        for message in messages(datagram) {
+        for message in messages(datagram, state.speaks) {
             self.server.stats_mut().messages_received += 1;
             match message {
                 Ok(message) => self.heed(now, from, message),
@@ -120,7 +122,11 @@ impl Node {
                 domain,
                 mtu,
                 is_draining,
-            } => self.greeted(now, from, domain, mtu, is_draining),
+                speaks,
+            } => {
+                self.learn_version(from, speaks);
+                self.greeted(now, from, domain, mtu, is_draining);
+            }
             Message::Put(standing) => self.put(now, from, *standing),
             Message::Kept {
                 flow,
@@ -135,7 +141,7 @@ impl Node {
                 is_over,
                 standing,
             } => self.refused(now, from, nonce, is_over, *standing),
-            hint @ Message::Hint { .. } => self.hinted(now, from, &hint),
+            Message::Hint(hint) => self.hinted(now, from, &hint),
             Message::Known {
                 flow,
                 nonce,
@@ -149,9 +155,9 @@ impl Node {
                 is_greeted,
                 silence,
             } => self.noticed(now, from, &flow, nonce, (acked, is_greeted, silence)),
-            Message::Ask { flow, stamp } => self.asked(now, from, flow, stamp),
+            Message::Ask { flow, stamp, has } => self.asked(now, from, flow, stamp, has),
             Message::Unknown { flow } => self.unknown(now, from, &flow),
-            Message::End { flow, nonce, .. } => self.end(now, from, &flow, nonce),
+            Message::End { flow, nonce } => self.end(now, from, &flow, nonce),
             Message::Ended { flow, nonce } => self.ended(now, from, &flow, nonce),
             Message::Forward {
                 flow,
@@ -160,6 +166,22 @@ impl Node {
                 parts,
                 bytes,
             } => self.passed_on(now, from, flow, (id, part, parts), bytes),
+            Message::Stands { flow, nonce, view } => self.stands(now, from, &flow, nonce, &view),
+        }
+    }
+
+    /// A peer says which version it speaks: so is it spoken to from now on.
+    fn learn_version(&mut self, from: NodeId, speaks: u8) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let own = state.speaks;
+        if let Some(peer) = state.nodes.peers.get_mut(&from)
+            && peer.is_linked
+            && peer.speaks.replace(speaks) != Some(speaks)
+        {
+            let version = common(own, peer.speaks);
+            tracing::info!(peer = %peer.name, speaks, version, "a peer hands transfers on");
         }
     }
 
@@ -270,21 +292,13 @@ impl Node {
         self.tick(now, flow);
     }
 
-    fn hinted(&mut self, now: Instant, from: NodeId, hint: &Message) {
-        let Message::Hint {
+    fn hinted(&mut self, now: Instant, from: NodeId, hint: &Hint) {
+        let Hint {
             flow,
             nonce,
-            tenure,
-            acked,
-            floor,
-            pace,
-            is_greeted,
-            silence,
+            progress,
             echo,
-        } = hint
-        else {
-            return;
-        };
+        } = hint;
         let Some(state) = &mut self.shared else {
             return;
         };
@@ -292,29 +306,19 @@ impl Node {
         let stamp = state.stamp(now);
         match state.entries.get_mut(flow) {
             Some(entry) if entry.record.nonce == *nonce && entry.is_live() => {}
-            Some(entry) if entry.record.nonce == *nonce => {
-                let end = Message::End {
-                    flow: *flow,
-                    nonce: *nonce,
-                    order: entry.record.order,
-                };
-                return self.say(from, &end);
-            }
+            Some(entry) if entry.record.nonce == *nonce => return self.say_end(from, flow, *nonce),
             Some(_) | None => {
-                let ask = Message::Ask { flow: *flow, stamp };
-                return self.say(from, &ask);
+                let (flow, has) = (*flow, None);
+                return self.say(from, &Message::Ask { flow, stamp, has });
             }
         }
-        self.learn(now, flow, *acked, *is_greeted, *silence);
-        self.meet(now, flow, from, *tenure, (*acked, *is_greeted));
+        self.progressed(now, flow, from, progress);
         let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) else {
             return;
         };
-        if tenure.owner == from {
+        if progress.tenure.owner == from {
             entry.held_until = entry.held_until.min(now);
         }
-        entry.floor = entry.floor.max((*floor).min(entry.acked));
-        entry.pace.learn(*pace);
         if entry.record.wraps() && entry.own.is_none() {
             if let Some(at) = at {
                 entry.trust_since(at);
@@ -383,12 +387,7 @@ impl Node {
             return self.say(from, &answer);
         }
         if !entry.is_live() {
-            let end = Message::End {
-                flow: *flow,
-                nonce,
-                order: entry.record.order,
-            };
-            return self.say(from, &end);
+            return self.say_end(from, flow, nonce);
         }
         if entry.own.is_none() {
             let is_orphan = self
@@ -407,31 +406,27 @@ impl Node {
         self.tick(now, flow);
     }
 
-    fn asked(&mut self, now: Instant, from: NodeId, flow: Flow, stamp: u64) {
+    fn asked(&mut self, now: Instant, from: NodeId, flow: Flow, stamp: u64, has: Option<u64>) {
         let Some(state) = &mut self.shared else {
             return;
         };
         let Some(entry) = state.entries.get_mut(&flow) else {
             return self.say(from, &Message::Unknown { flow });
         };
+        let nonce = entry.record.nonce;
         if !entry.is_live() {
-            let end = Message::End {
-                flow,
-                nonce: entry.record.nonce,
-                order: entry.record.order,
-            };
-            return self.say(from, &end);
+            return self.say_end(from, &flow, nonce);
         }
         let progress = self.server.progress(&flow).filter(|_| entry.own.is_some());
         if let Some((acked, is_greeted, heard)) = progress {
             entry.learn(now, acked, is_greeted);
             entry.heard = entry.heard.max(heard);
         }
-        let mut standing = entry.standing(now);
-        standing.echo = stamp;
+        let mut view = entry.view(now);
+        view.echo = stamp;
         // In a transfer that wraps only its owner knows enough.
         if entry.is_confirmed && (entry.own.is_some() || !entry.record.wraps()) {
-            standing.lease = LEASE;
+            view.lease = LEASE;
             let until = now + LEASE + HINT_MARGIN;
             if !entry.directory.contains(&from) {
                 entry.granted = entry.granted.max(Some(until));
@@ -441,7 +436,20 @@ impl Node {
                 own.guests.insert(from, (acked, until));
             }
         }
-        self.say(from, &Message::Put(Box::new(standing)));
+        // Whoever says what it has reads this as well.
+        let answer = if has == Some(nonce) {
+            Message::Stands { flow, nonce, view }
+        } else {
+            let record = entry.record.clone();
+            Message::Put(Box::new(Standing { record, view }))
+        };
+        self.say(from, &answer);
+    }
+
+    /// A transfer has ended, whatever the peer thinks.
+    pub(super) fn say_end(&mut self, to: NodeId, flow: &Flow, nonce: u64) {
+        let flow = *flow;
+        self.say(to, &Message::End { flow, nonce });
     }
 
     fn unknown(&mut self, now: Instant, from: NodeId, flow: &Flow) {

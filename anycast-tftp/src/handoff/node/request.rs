@@ -1,14 +1,14 @@
 //! Requests: whether one is a repeat, the record of a new transfer, and how one ends.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Node, State, own};
 use crate::handoff::entry::{Answering, Entry, Held, Holder, Over, Own};
 use crate::handoff::fleet::Mode;
 use crate::handoff::limits::{MAX_RECORDS, REVOKE_WAIT};
 use crate::handoff::record::{NodeId, Record, Tenure};
-use crate::handoff::wire::Standing;
+use crate::handoff::wire::{Standing, View};
 use crate::proto::Flow;
 use crate::proto::rtt::INITIAL_RTO;
 use crate::proto::server::{REPEAT_GRACE, fingerprint};
@@ -25,11 +25,18 @@ impl Node {
             return false;
         };
         if entry.record.request == fingerprint(datagram) {
-            if entry.own.is_some() && self.server.has(&flow) {
-                // The engine knows what a repeat is; what other nodes heard, it has heard.
-                return false;
-            }
-            if entry.is_young(now) {
+            let progress = self
+                .server
+                .progress(&flow)
+                .filter(|_| self.server.has(&flow));
+            if let Some((acked, is_greeted, _)) = progress.filter(|_| entry.own.is_some()) {
+                // The engine knows what a repeat is; what other nodes heard, it has heard. It does
+                // not know how old the transfer was when it came here.
+                let has_only_begun = entry.has_only_begun() && acked == 0 && !is_greeted;
+                if !has_only_begun || entry.is_young(now) {
+                    return false;
+                }
+            } else if entry.is_young(now) {
                 return self.repeat_first_reply(now, flow);
             }
             if now.saturating_duration_since(entry.heard) < REPEAT_GRACE {
@@ -107,24 +114,8 @@ impl Node {
             rollover: begun.rollover,
         };
         let me = state.nodes.me;
-        let tenure = Tenure {
-            epoch: 0,
-            owner: me,
-        };
-        let standing = Standing {
-            record,
-            tenure,
-            acked: 0,
-            floor: 0,
-            pace: 0,
-            is_greeted: false,
-            silence: Duration::ZERO,
-            hold: Duration::ZERO,
-            lease: Duration::ZERO,
-            echo: 0,
-            is_sure: true,
-            age: Duration::ZERO,
-        };
+        let view = View::begun(me);
+        let standing = Standing { record, view };
         let mut entry = Entry::new(now, standing, directory, me);
         let holders = state
             .nodes
@@ -175,6 +166,7 @@ impl Node {
             owner: me,
         };
         entry.heard = now;
+        entry.made = entry.answering.repeated.unwrap_or(now);
         entry.answering = Answering::default();
         let keepers = keepers.into_iter().chain([from]).filter(|id| *id != me);
         entry.own = Some(Own {

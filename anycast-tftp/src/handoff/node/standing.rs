@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::Node;
-use crate::handoff::entry::{Entry, Holder};
+use crate::handoff::entry::{Entry, Holder, Older};
 use crate::handoff::limits::{LEASE, REVOKE_WAIT};
 use crate::handoff::record::{NodeId, Tenure};
-use crate::handoff::wire::{Message, Standing};
+use crate::handoff::wire::{Message, Progress, Standing, View};
 use crate::proto::Flow;
 use crate::proto::server::REPEAT_GRACE;
 use crate::proto::session::Role;
@@ -23,61 +23,43 @@ impl Node {
             return;
         };
         let flow = standing.record.flow;
-        let owner = standing.tenure.owner;
+        let owner = standing.view.progress.tenure.owner;
         let is_known = owner == state.nodes.me || state.nodes.peers.contains_key(&owner);
         if !is_known || flow.is_own_host() {
             self.server.stats_mut().messages_refused += 1;
             return;
         }
         if state.ends.contains(standing.record.nonce) {
-            let end = Message::End {
-                flow,
-                nonce: standing.record.nonce,
-                order: standing.record.order,
-            };
-            return self.say(from, &end);
+            return self.say_end(from, &flow, standing.record.nonce);
         }
         let Some(entry) = state.entries.get(&flow) else {
             return self.take_up(now, from, standing, None);
         };
         if entry.record.nonce == standing.record.nonce {
             if entry.is_live() {
-                return self.merge(now, from, &standing);
+                return self.merge(now, from, &flow, &standing.view);
             }
-            let end = Message::End {
-                flow,
-                nonce: entry.record.nonce,
-                order: entry.record.order,
-            };
-            return self.say(from, &end);
+            return self.say_end(from, &flow, standing.record.nonce);
         }
         let new = &standing.record;
         let old = &entry.record;
         // A tombstone of who is no holder says nothing of what came after it.
         let is_stale = !entry.is_live() && !entry.directory.contains(&state.nodes.me);
         let silence = now.saturating_duration_since(entry.heard);
-        // Of two that did not know of each other the client is in the later one.
-        let is_later = if entry.is_live() && old.order == new.order && old.request != new.request {
-            standing.silence < silence
-        } else {
-            new.nonce > old.nonce
-        };
-        let is_above = is_stale || new.order > old.order || (new.order == old.order && is_later);
         let is_active = entry.is_live() && (entry.is_young(now) || silence < REPEAT_GRACE);
         let is_same = old.request == new.request && is_active;
+        // One that did not know of the other says it again with an order above.
+        let is_above = is_stale
+            || new.order > old.order
+            || (is_same && new.order == old.order && new.nonce > old.nonce);
         // One request that came to two nodes, and this one has answered it already.
         let was_answered = is_same
             && new.order == old.order
             && entry.own.as_ref().is_some_and(|own| own.held.is_none())
             && !old.is_alike(new);
-        if was_answered && standing.hold.is_zero() {
+        if was_answered && standing.view.hold.is_zero() {
             // So has the other one, otherwise: the client begins anew.
-            let end = Message::End {
-                flow,
-                nonce: new.nonce,
-                order: new.order,
-            };
-            self.say(from, &end);
+            self.say_end(from, &flow, new.nonce);
             return self.over(now, &flow);
         }
         if was_answered || !is_above {
@@ -88,8 +70,9 @@ impl Node {
             } else {
                 Duration::ZERO
             };
-            let is_over =
-                !is_same && (!entry.is_live() || silence > standing.silence.saturating_add(pause));
+            let is_over = !is_same
+                && (!entry.is_live()
+                    || silence > standing.view.progress.silence.saturating_add(pause));
             let refused = Message::Refused {
                 nonce: new.nonce,
                 is_over,
@@ -150,93 +133,118 @@ impl Node {
         };
         let flow = standing.record.flow;
         let content = standing.record.content;
-        let (lease, echo) = (standing.lease, standing.echo);
+        let View { lease, echo, .. } = standing.view;
         let directory = state.nodes.directory(&flow);
-        let wait = older
-            .as_ref()
-            .and_then(|old| old.granted)
-            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         let mut entry = Entry::new(now, standing, directory, from);
         entry.follows = older.is_some();
         entry.granted = older.as_ref().and_then(|old| old.granted);
+        entry.older = Older {
+            owner: older.filter(Entry::is_live).map(|old| old.tenure.owner),
+            until: entry.granted,
+        };
         if let Some(until) = entry.granted {
             // As its owner will hear.
             entry.held_until = entry.held_until.max(until);
         }
         trust(state.moment(now, echo), lease, &mut entry);
-        let (nonce, made) = (entry.record.nonce, entry.made);
+        let made = entry.made;
         if !state.insert(flow, entry) {
             self.server.stats_mut().messages_refused += 1;
             return;
         }
         state.strangers.forget_before(&flow, made);
         state.pin(content, None);
-        let stamp = state.stamp(now);
-        let has_content = content.is_none_or(|content| state.contents.get(&content).is_some());
-        let older = older.filter(Entry::is_live).map(|old| old.tenure.owner);
-        let kept = Message::Kept {
-            flow,
-            nonce,
-            has_content,
-            older: older.filter(|owner| *owner != from),
-            wait,
-            stamp,
-        };
         state.schedule(now, &flow);
-        self.say(from, &kept);
+        self.say_kept(now, &flow, from);
         self.retry_stranger(now, &flow);
     }
 
+    /// Says that the record of a flow is kept here, and what it took the place of.
+    pub(super) fn say_kept(&mut self, now: Instant, flow: &Flow, to: NodeId) {
+        let Some(state) = &self.shared else {
+            return;
+        };
+        let Some(entry) = state.entries.get(flow) else {
+            return;
+        };
+        let content = entry.record.content;
+        let until = entry.older.until.unwrap_or(now);
+        let kept = Message::Kept {
+            flow: *flow,
+            nonce: entry.record.nonce,
+            has_content: content.is_none_or(|content| state.contents.get(&content).is_some()),
+            older: entry.older.owner.filter(|owner| *owner != to),
+            wait: until.saturating_duration_since(now),
+            stamp: state.stamp(now),
+        };
+        self.say(to, &kept);
+    }
+
+    /// A transfer that was asked about, of which the record is here.
+    pub(super) fn stands(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        flow: &Flow,
+        nonce: u64,
+        view: &View,
+    ) {
+        let entry = self.shared.as_ref().and_then(|s| s.entries.get(flow));
+        if entry.is_some_and(|entry| entry.is_live() && entry.record.nonce == nonce) {
+            self.merge(now, from, flow, view);
+        }
+    }
+
     /// More of a transfer that is known.
-    fn merge(&mut self, now: Instant, from: NodeId, standing: &Standing) {
-        let flow = standing.record.flow;
-        self.learn(
-            now,
-            &flow,
-            standing.acked,
-            standing.is_greeted,
-            standing.silence,
-        );
-        let known = (standing.acked, standing.is_greeted);
-        self.meet(now, &flow, from, standing.tenure, known);
+    fn merge(&mut self, now: Instant, from: NodeId, flow: &Flow, view: &View) {
+        self.progressed(now, flow, from, &view.progress);
         let Some(state) = &mut self.shared else {
             return;
         };
-        let at = state.moment(now, standing.echo);
-        let Some(entry) = state.entries.get_mut(&flow) else {
+        let at = state.moment(now, view.echo);
+        let Some(entry) = state.entries.get_mut(flow) else {
             return;
         };
-        if standing.tenure.owner == from {
-            entry.held_until = entry.held_until.min(now + standing.hold);
+        if view.progress.tenure.owner == from {
+            entry.held_until = entry.held_until.min(now + view.hold);
         }
-        entry.floor = entry.floor.max(standing.floor.min(entry.acked));
-        entry.pace.learn(standing.pace);
-        trust(at, standing.lease, entry);
-        let content = entry.record.content;
-        let nonce = entry.record.nonce;
+        trust(at, view.lease, entry);
         let is_owner = entry.own.is_some();
-        let has_content = content.is_none_or(|content| state.contents.get(&content).is_some());
-        let stamp = state.stamp(now);
-        if standing.is_sure {
-            self.confirmed(now, &flow);
+        if view.is_sure {
+            self.confirmed(now, flow);
         } else {
-            self.does_not_know(now, from, &flow);
+            self.does_not_know(now, from, flow);
         }
-        if !is_owner && standing.echo == 0 {
-            let kept = Message::Kept {
-                flow,
-                nonce,
-                has_content,
-                older: None,
-                wait: Duration::ZERO,
-                stamp,
-            };
-            self.say(from, &kept);
+        if !is_owner && view.echo == 0 {
+            self.say_kept(now, flow, from);
         }
-        self.tell_owner_news(now, &flow);
-        self.bound_session(now, &flow);
-        self.retry_stranger(now, &flow);
-        self.tick(now, &flow);
+        self.tell_owner_news(now, flow);
+        self.bound_session(now, flow);
+        self.retry_stranger(now, flow);
+        self.tick(now, flow);
+    }
+
+    /// A node says how far a transfer is, and who owns it.
+    pub(super) fn progressed(
+        &mut self,
+        now: Instant,
+        flow: &Flow,
+        from: NodeId,
+        progress: &Progress,
+    ) {
+        let Progress {
+            tenure,
+            acked,
+            is_greeted,
+            silence,
+            ..
+        } = *progress;
+        self.learn(now, flow, acked, is_greeted, silence);
+        self.meet(now, flow, from, tenure, (acked, is_greeted));
+        if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) {
+            entry.floor = entry.floor.max(progress.floor.min(entry.acked));
+            entry.pace.learn(progress.pace);
+        }
     }
 
     /// Somebody says how far a transfer is.
@@ -321,16 +329,17 @@ impl Node {
         };
         // What the client was answered it gets to the end, unless it has left it.
         let is_held = own.held.is_some();
+        let other = standing.view.progress;
         let silence = now.saturating_duration_since(entry.heard);
         let insists =
-            !is_held && !entry.record.is_alike(&standing.record) && silence < standing.silence;
+            !is_held && !entry.record.is_alike(&standing.record) && silence < other.silence;
         if is_over || insists {
             // Ours is newer, and its order has to say so.
             entry.record.order = entry
                 .record
                 .order
                 .max(standing.record.order.saturating_add(1));
-            let owner = standing.tenure.owner;
+            let owner = other.tenure.owner;
             let me = state.nodes.me;
             if let Some(own) = &mut entry.own {
                 if owner != me && state.nodes.peers.contains_key(&owner) {

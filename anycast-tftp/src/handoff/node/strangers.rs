@@ -85,6 +85,11 @@ impl Strangers {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// Whether a packet of this flow is kept.
+    pub(super) fn has(&self, flow: &Flow) -> bool {
+        self.kept.contains_key(flow)
+    }
+
     pub(super) fn forget(&mut self, flow: &Flow) -> Option<Box<[u8]>> {
         let kept = self.kept.remove(flow)?;
         self.due.remove(&(kept.due, *flow));
@@ -125,6 +130,19 @@ impl State {
     fn is_left(&self, entry: &Entry) -> bool {
         let mut others = entry.directory.iter().chain([&entry.tenure.owner]);
         !others.any(|id| *id != self.nodes.me && self.nodes.is_up(*id))
+    }
+}
+
+impl State {
+    /// Whether this node may speak for a transfer now: what it knows of it is certain enough.
+    pub(super) fn is_allowed(&self, now: Instant, entry: &Entry) -> bool {
+        let me = self.nodes.me;
+        let is_holder = entry.tenure.owner == me || entry.directory.contains(&me);
+        // Where nobody could allow it, nobody can forbid it.
+        let is_left = self.is_left(entry);
+        let is_leased = is_holder || is_left || entry.lease.is_some_and(|until| now < until);
+        let is_certain = !entry.record.wraps() || entry.own.is_some() || now < entry.trust;
+        entry.is_confirmed && is_leased && is_certain
     }
 }
 
@@ -187,13 +205,7 @@ impl Node {
         let Some(entry) = state.entries.get(flow).filter(|entry| entry.is_live()) else {
             return false;
         };
-        let me = state.nodes.me;
-        let is_holder = entry.tenure.owner == me || entry.directory.contains(&me);
-        // Where nobody could allow it, nobody can forbid it.
-        let is_left = state.is_left(entry);
-        let is_leased = is_holder || is_left || entry.lease.is_some_and(|until| now < until);
-        let is_certain = !entry.record.wraps() || entry.own.is_some() || now < entry.trust;
-        let is_allowed = entry.is_confirmed && is_leased && is_certain;
+        let is_allowed = state.is_allowed(now, entry);
         let content = entry.record.content;
         match content.filter(|_| is_allowed) {
             Some(content) => state.content(now, &content).is_some(),
@@ -459,9 +471,11 @@ impl Node {
         if let Some(entry) = state.entries.get_mut(flow) {
             entry.unanswered.clone_from(&whom);
         }
+        let live = state.entries.get(flow).filter(|entry| entry.is_live());
         let ask = Message::Ask {
             flow: *flow,
             stamp: state.stamp(now),
+            has: live.map(|entry| entry.record.nonce),
         };
         for id in &whom {
             self.say(*id, &ask);

@@ -2,6 +2,7 @@
 //! which contents it has.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -94,7 +95,9 @@ impl Store for Shelf {
 
     fn open_content(&self, content: &ContentId) -> Result<Arc<dyn Content>, OpenError> {
         self.change(|inside| {
-            let bytes = inside.contents.get(content).ok_or(OpenError::NotFound)?;
+            // Some other node has it.
+            let missing = || OpenError::Overloaded(io::Error::other("not here"));
+            let bytes = inside.contents.get(content).ok_or_else(missing)?;
             Ok(Arc::new(Sheet {
                 bytes: Arc::clone(bytes),
                 id: *content,

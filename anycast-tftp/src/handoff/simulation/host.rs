@@ -61,7 +61,10 @@ impl World {
         fleet.domain = node_name(self.setting.domains[at]);
         fleet.mode = self.setting.mode;
         let settings = Settings::new().with_node(Some(node_name(at)));
-        let node = Node::new(self.instant(), settings, Some(fleet)).unwrap();
+        let mut node = Node::new(self.instant(), settings, Some(fleet)).unwrap();
+        let (first, later) = self.setting.speaks[at];
+        let is_first = self.hosts[at].life == 0;
+        node.speak_at_most(if is_first { first } else { later });
         let host = &mut self.hosts[at];
         host.node = Some(node);
         host.life += 1;

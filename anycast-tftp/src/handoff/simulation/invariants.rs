@@ -8,7 +8,7 @@ use super::routes::{local, show};
 use super::setting::{MS, SECOND};
 use super::world::World;
 use crate::handoff::Node;
-use crate::handoff::limits::MAX_RECORDS;
+use crate::handoff::limits::{self, MAX_RECORDS};
 use crate::proto::Flow;
 use crate::proto::packet::Packet;
 use crate::proto::server::Transmit;
@@ -28,18 +28,19 @@ pub(super) fn wrong_bytes(world: &mut World, number: usize, offset: u64) {
     world.breaks(|| format!("(a) c{client} ({kind:?}): wrong bytes of f{file} at {offset}"));
 }
 
-/// How long a transfer of which nothing was acknowledged answers the same request.
-const YOUNG: u64 = 30 * SECOND;
+/// How long a transfer of which nothing was acknowledged answers the same request; to another node
+/// it may seem younger by as long as its record was on its way.
+const YOUNG: u64 = limits::YOUNG.as_micros() as u64 + SECOND;
 
-/// Since when what a read gets must have had the name: since it began, or since an earlier one
+/// Since when what a read gets must have had the name: since it began, or a little earlier where one
 /// from the same ports asked for the same, whose transfer may answer for it.
 fn asked_since(world: &World, number: usize) -> u64 {
     let job = &world.jobs[number];
-    let earlier = world.jobs[..number].iter().filter(|old| {
-        let is_alike = (old.client, old.file, &old.ports) == (job.client, job.file, &job.ports);
-        is_alike && job.started < old.started + YOUNG
-    });
-    earlier.map(|old| old.started).min().unwrap_or(job.started)
+    let was_asked = world.jobs[..number]
+        .iter()
+        .any(|old| (old.client, old.file, &old.ports) == (job.client, job.file, &job.ports));
+    let earlier = if was_asked { YOUNG } else { 0 };
+    job.started.saturating_sub(earlier)
 }
 
 /// (a) What the client takes for the file is one version of it, whole; and one that had the name
@@ -138,6 +139,17 @@ pub(super) fn node(world: &mut World, at: usize) {
     let flows = world.jobs.iter().map(|job| job.ports.len()).sum::<usize>();
     if known > MAX_RECORDS || known > flows {
         world.breaks(|| format!("(d) n{at}: it knows {known} flows of {flows}"));
+    }
+}
+
+/// Nodes understand each other, whichever versions they speak.
+pub(super) fn all_was_understood(world: &mut World) {
+    for at in 0..world.hosts.len() {
+        let node = world.hosts[at].node.as_ref();
+        let refused = node.map_or(0, |node| node.stats().messages_refused);
+        if refused > 0 {
+            world.breaks(|| format!("n{at}: it has refused {refused} messages"));
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::setting::{MS, SECOND};
 use super::world::{Event, Letter, World, node_name};
 use crate::handoff::limits::MAX_MESSAGE;
 use crate::handoff::record::NodeId;
-use crate::handoff::wire::{Message, Standing, messages};
+use crate::handoff::wire::{Message, Progress, Standing, VERSION, messages};
 
 /// More messages than that in a second are a storm, whatever there is to ask.
 const MAX_PACE: u64 = 20_000;
@@ -200,9 +200,10 @@ impl World {
         if count > MAX_PACE {
             self.breaks(|| format!("(d) n{from} has said {count} things to n{to} in a second"));
         }
-        if !self.mesh.told.contains_key(&(from, to)) {
+        // It goes by the link, to the process at its other end.
+        let Some(life) = self.mesh.told.get(&(from, to)).copied() else {
             return;
-        }
+        };
         let last = self.mesh.last.entry((from, to)).or_default();
         let fate = (self.setting.mesh).fate(&mut self.random, true, self.now, last);
         self.say(|| {
@@ -212,7 +213,7 @@ impl World {
         for delay in fate.into_iter().flatten() {
             let letter = Letter {
                 from: (from, self.hosts[from].life),
-                to: (to, self.hosts[to].life),
+                to: (to, life),
                 bytes: bytes.clone(),
             };
             self.after(delay, Event::Message(letter));
@@ -258,7 +259,7 @@ fn describe(bytes: &[u8]) -> String {
         Ok(message) => format!("{message:?}"),
         Err(error) => format!("{error}"),
     };
-    let all: Vec<String> = messages(bytes).map(one).collect();
+    let all: Vec<String> = messages(bytes, VERSION).map(one).collect();
     let mut text = all.join("; ");
     for at in 0..8 {
         let name = node_name(at);
@@ -269,15 +270,15 @@ fn describe(bytes: &[u8]) -> String {
 }
 
 fn put(standing: &Standing) -> String {
-    let Standing { record, tenure, .. } = standing;
+    let Standing { record, view } = standing;
+    let Progress {
+        tenure,
+        acked,
+        silence,
+        ..
+    } = view.progress;
     format!(
-        "Put {{ {}, nonce: {}, order: {}, {tenure:?}, acked: {}, silence: {:?}, lease: {:?}, hold: {:?} }}",
-        record.flow.remote,
-        record.nonce,
-        record.order,
-        standing.acked,
-        standing.silence,
-        standing.lease,
-        standing.hold,
+        "Put {{ {}, nonce: {}, order: {}, {tenure:?}, acked: {acked}, silence: {silence:?}, lease: {:?}, hold: {:?} }}",
+        record.flow.remote, record.nonce, record.order, view.lease, view.hold,
     )
 }

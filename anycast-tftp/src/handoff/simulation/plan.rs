@@ -5,6 +5,7 @@ use super::promise::can_read;
 use super::random::Random;
 use super::setting::{Fault, Guest, MS, Path, SECOND, Setting, Wander, When};
 use crate::handoff::Mode;
+use crate::handoff::wire::{LEAST_VERSION, VERSION};
 
 /// Runs in a thousand with a file whose block numbers wrap: each takes as long as a hundred others.
 const WRAPS: u64 = 12;
@@ -37,7 +38,19 @@ pub(super) fn random(seed: u64) -> Setting {
         let when = When::At(random.range(0, 5 * SECOND));
         setting.faults.push((when, flood));
     }
+    setting.speaks = versions(random, nodes);
     setting
+}
+
+/// Mostly those of one fleet; else one that is being upgraded, or taken back.
+fn versions(random: &mut Random, nodes: usize) -> Vec<(u8, u8)> {
+    let (old, new) = (LEAST_VERSION, VERSION);
+    let all = match random.below(4) {
+        0 => vec![(old, new)],
+        1 => vec![(old, old), (old, new), (new, old), (new, new)],
+        _ => vec![(new, new)],
+    };
+    (0..nodes).map(|_| random.pick(&all)).collect()
 }
 
 /// The same, but routes never move and nothing fails.

@@ -123,6 +123,11 @@ fn faults(world: &World, job: &Job, downs: &[&Down]) -> Result<(), &'static str>
     if world.hosts.len() == 2 && world.visitors[job.client].client.kind == Kind::Grub {
         return Err("unpromised: its client never repeats itself, and its node was alone");
     }
+    let never_repeats = world.visitors[job.client].client.kind == Kind::Grub;
+    if never_repeats && job.answered.is_none_or(|at| at >= first.from) {
+        // No node need have heard that it is there, and an heir sends to nobody else.
+        return Err("unpromised: its client never repeats itself, and had no block yet");
+    }
     if first.from < job.started || !job.crossed.contains(&first.node) {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 use super::client::Kind;
 use super::random::Random;
 use crate::handoff::Mode;
+use crate::handoff::wire::VERSION;
 use crate::proto::options::Options;
 
 /// Microseconds.
@@ -152,6 +153,8 @@ pub(super) struct Setting {
     /// The failure domain of each.
     pub(super) domains: Vec<usize>,
     pub(super) mode: Mode,
+    /// The version of the wire that each speaks, in its first life and in later ones.
+    pub(super) speaks: Vec<(u8, u8)>,
     /// Between any two nodes.
     pub(super) mesh: Path,
     /// Longest time that a store takes.
@@ -173,6 +176,7 @@ impl Setting {
             nodes,
             domains: (0..nodes).collect(),
             mode: Mode::BeforeReply,
+            speaks: vec![(VERSION, VERSION); nodes],
             mesh: Path::good(5 * MS),
             store: MS,
             is_cold: false,

@@ -76,6 +76,65 @@ fn a_request_that_comes_elsewhere_again_gets_the_same_bytes() {
 }
 
 #[test]
+fn what_no_node_has_any_more_ends_with_an_error_where_the_client_is() {
+    let mut net = Net::new(3, Mode::BeforeReply);
+    let file = bytes(3000, 1);
+    let ids = net.put("a", &file);
+    for at in [1, 2] {
+        net.files[at].lose(&ids[at]);
+    }
+    let flow = client(1000);
+    net.send(0, flow, &rrq("a", &[]));
+    net.wait(MS(151));
+    assert_eq!(net.take(), [(0, data(1, &file[..512]))]);
+    // With this node the content goes, for all that is known.
+    net.kill(0);
+    net.wait(MS(1000));
+    net.take();
+    net.send(1, flow, &ack(1));
+    let error = [&b"\0\x05\0\0"[..], b"the file cannot be read\0"].concat();
+    assert_eq!(net.take(), [(1, error)]);
+    // It is over everywhere.
+    net.send(2, flow, &ack(1));
+    net.wait(Duration::from_secs(30));
+    assert_eq!(net.take(), []);
+}
+
+#[test]
+fn the_owner_of_the_transfer_before_is_revoked_though_the_first_answer_is_lost() {
+    let mut net = Net::new(5, Mode::BeforeReply);
+    for (name, seed) in [("a", 1), ("b", 2), ("c", 3)] {
+        net.put(name, &bytes(2000, seed));
+    }
+    let flow = client(1000);
+    let (holders, others) = net.directory(&flow);
+    let (one, other) = (others[0], others[1]);
+    net.send(one, flow, &rrq("a", &[]));
+    for block in 1..=4 {
+        net.send(one, flow, &ack(block));
+    }
+    // Of this one the first node hears nothing.
+    net.send(other, flow, &rrq("b", &[]));
+    net.wait(Duration::from_secs(7));
+    net.take();
+    net.cut = holders.iter().map(|holder| (*holder, one)).collect();
+    net.send(one, flow, &rrq("c", &[]));
+    net.cut.clear();
+    net.wait(MS(45));
+    let file = bytes(2000, 3);
+    assert_eq!(net.take(), [(one, data(1, &file[..512]))]);
+    net.letters.clear();
+    net.send(other, flow, &ack(1));
+    for (from, to, letter) in &net.letters {
+        for message in crate::handoff::wire::messages(letter, 2) {
+            println!("{from} {to} {message:?}");
+        }
+    }
+    println!("{:?}", net.nodes[other].stats());
+    assert_eq!(net.take(), [(other, data(2, &file[512..1024]))]);
+}
+
+#[test]
 fn a_node_dies_and_another_goes_on() {
     let mut net = Net::new(2, Mode::BeforeReply);
     let file = bytes(3000, 1);

@@ -1,8 +1,8 @@
 //! What strangers can cause.
 
 use super::*;
-use crate::handoff::record::{NodeId, Record, Tenure};
-use crate::handoff::wire::{Message, Standing, VERSION};
+use crate::handoff::record::Record;
+use crate::handoff::wire::{Message, Standing, VERSION, View};
 
 #[test]
 fn unknown_packets_cost_messages_within_bounds_and_are_never_answered() {
@@ -58,6 +58,8 @@ fn clients_of_one_prefix_are_found_all_at_once() {
 fn forged(net: &Net, number: u16, acked: u64) -> Vec<u8> {
     let id = net.files[0].put("forged", &bytes(5000, 3));
     let owner = NodeId::of(&"node1".parse().unwrap());
+    let mut view = View::begun(owner);
+    (view.progress.acked, view.progress.is_greeted) = (acked, acked > 0);
     let standing = Standing {
         record: Record {
             flow: client(number),
@@ -73,19 +75,9 @@ fn forged(net: &Net, number: u16, acked: u64) -> Vec<u8> {
             timeout: None,
             rollover: crate::proto::transfer::Rollover::Zero,
         },
-        tenure: Tenure { epoch: 0, owner },
-        acked,
-        floor: 0,
-        pace: 0,
-        is_greeted: acked > 0,
-        silence: Duration::ZERO,
-        hold: Duration::ZERO,
-        lease: Duration::ZERO,
-        echo: 0,
-        is_sure: true,
-        age: Duration::ZERO,
+        view,
     };
-    let put = Message::Put(Box::new(standing)).encode();
+    let put = Message::Put(Box::new(standing)).encode(VERSION);
     [vec![VERSION], put].concat()
 }
 
@@ -142,9 +134,8 @@ fn a_record_that_is_replayed_after_its_end_is_refused() {
     let end = Message::End {
         flow: client(1000),
         nonce: 1001,
-        order: 1,
     };
-    let end = [vec![VERSION], end.encode()].concat();
+    let end = [vec![VERSION], end.encode(VERSION)].concat();
     net.nodes[0].handle_message(net.now, &peer, &end);
     net.pump();
     for _ in 0..3 {
@@ -159,9 +150,8 @@ fn a_record_that_is_replayed_after_its_end_is_refused() {
     let end = Message::End {
         flow: late,
         nonce: 2001,
-        order: 1,
     };
-    let end = [vec![VERSION], end.encode()].concat();
+    let end = [vec![VERSION], end.encode(VERSION)].concat();
     net.nodes[0].handle_message(net.now, &peer, &end);
     net.nodes[0].handle_message(net.now, &peer, &early);
     net.pump();

@@ -1,22 +1,54 @@
 //! A transfer and how it stands, as bytes.
 
 use super::fields::{Reader, Writer};
-use super::{Standing, WireError};
+use super::{Progress, Standing, View, WireError};
 use crate::handoff::record::{NodeId, Record, Tenure};
 use crate::proto::packet::{MAX_BLKSIZE, MAX_OPTION_ACK, MIN_BLKSIZE, Mode};
 use crate::proto::settings::MAX_WINDOWSIZE;
 use crate::proto::transfer::Rollover;
 use crate::store::{ContentHash, ContentId, FileName};
 
-pub(super) fn put_tenure(w: &mut Writer, tenure: Tenure) {
-    w.u32(tenure.epoch);
-    w.u64(tenure.owner.0);
+pub(super) fn put_progress(w: &mut Writer, progress: &Progress) {
+    w.u32(progress.tenure.epoch);
+    w.u64(progress.tenure.owner.0);
+    w.u64(progress.acked);
+    w.u64(progress.floor);
+    w.u32(progress.pace);
+    w.flag(progress.is_greeted);
+    w.millis(progress.silence);
 }
 
-pub(super) fn tenure(r: &mut Reader<'_>) -> Result<Tenure, WireError> {
-    Ok(Tenure {
-        epoch: r.u32()?,
-        owner: NodeId(r.u64()?),
+pub(super) fn progress(r: &mut Reader<'_>) -> Result<Progress, WireError> {
+    Ok(Progress {
+        tenure: Tenure {
+            epoch: r.u32()?,
+            owner: NodeId(r.u64()?),
+        },
+        acked: r.u64()?,
+        floor: r.u64()?,
+        pace: r.u32()?,
+        is_greeted: r.flag()?,
+        silence: r.millis()?,
+    })
+}
+
+pub(super) fn put_view(w: &mut Writer, view: &View) {
+    put_progress(w, &view.progress);
+    w.millis(view.hold);
+    w.millis(view.lease);
+    w.u64(view.echo);
+    w.flag(view.is_sure);
+    w.millis(view.age);
+}
+
+pub(super) fn view(r: &mut Reader<'_>) -> Result<View, WireError> {
+    Ok(View {
+        progress: progress(r)?,
+        hold: r.millis()?,
+        lease: r.millis()?,
+        echo: r.u64()?,
+        is_sure: r.flag()?,
+        age: r.millis()?,
     })
 }
 
@@ -38,17 +70,7 @@ pub(super) fn put_standing(w: &mut Writer, standing: &Standing) {
     w.u16(record.windowsize);
     w.u8(record.timeout.unwrap_or(0));
     w.flag(record.rollover == Rollover::One);
-    put_tenure(w, standing.tenure);
-    w.u64(standing.acked);
-    w.u64(standing.floor);
-    w.u32(standing.pace);
-    w.flag(standing.is_greeted);
-    w.millis(standing.silence);
-    w.millis(standing.hold);
-    w.millis(standing.lease);
-    w.u64(standing.echo);
-    w.flag(standing.is_sure);
-    w.millis(standing.age);
+    put_view(w, &standing.view);
 }
 
 pub(super) fn standing(r: &mut Reader<'_>) -> Result<Standing, WireError> {
@@ -102,16 +124,6 @@ pub(super) fn standing(r: &mut Reader<'_>) -> Result<Standing, WireError> {
     };
     Ok(Standing {
         record,
-        tenure: tenure(r)?,
-        acked: r.u64()?,
-        floor: r.u64()?,
-        pace: r.u32()?,
-        is_greeted: r.flag()?,
-        silence: r.millis()?,
-        hold: r.millis()?,
-        lease: r.millis()?,
-        echo: r.u64()?,
-        is_sure: r.flag()?,
-        age: r.millis()?,
+        view: view(r)?,
     })
 }

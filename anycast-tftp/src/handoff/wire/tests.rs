@@ -34,15 +34,23 @@ fn standing(name: &str) -> Standing {
             timeout: Some(3),
             rollover: Rollover::One,
         },
-        tenure: Tenure {
-            epoch: 2,
-            owner: NodeId(99),
+        view: view(),
+    }
+}
+
+fn view() -> View {
+    View {
+        progress: Progress {
+            tenure: Tenure {
+                epoch: 2,
+                owner: NodeId(99),
+            },
+            acked: 70_000,
+            floor: 65_000,
+            pace: 1200,
+            is_greeted: true,
+            silence: Duration::from_millis(150),
         },
-        acked: 70_000,
-        floor: 65_000,
-        pace: 1200,
-        is_greeted: true,
-        silence: Duration::from_millis(150),
         hold: Duration::from_millis(20),
         lease: Duration::from_secs(2),
         echo: 12_345,
@@ -51,17 +59,15 @@ fn standing(name: &str) -> Standing {
     }
 }
 
-fn all() -> Vec<Message> {
+/// What version 1 can say.
+fn of_version_1() -> Vec<Message> {
     let (flow, nonce, acked) = (flow(), 17, 70_000);
-    let tenure = Tenure {
-        epoch: 1,
-        owner: NodeId(3),
-    };
     vec![
         Message::Hello {
             domain: 5,
             mtu: 1500,
             is_draining: true,
+            speaks: 1,
         },
         Message::Put(Box::new(standing("boot/vmlinuz"))),
         Message::Kept {
@@ -77,17 +83,12 @@ fn all() -> Vec<Message> {
             is_over: true,
             standing: Box::new(standing("a")),
         },
-        Message::Hint {
+        Message::Hint(Hint {
             flow,
             nonce,
-            tenure,
-            acked,
-            floor: 1,
-            pace: 2,
-            is_greeted: true,
-            silence: Duration::ZERO,
+            progress: view().progress,
             echo: 4,
-        },
+        }),
         Message::Known {
             flow,
             nonce,
@@ -101,13 +102,13 @@ fn all() -> Vec<Message> {
             is_greeted: false,
             silence: Duration::from_millis(1),
         },
-        Message::Ask { flow, stamp: 8 },
-        Message::Unknown { flow },
-        Message::End {
+        Message::Ask {
             flow,
-            nonce,
-            order: 2,
+            stamp: 8,
+            has: None,
         },
+        Message::Unknown { flow },
+        Message::End { flow, nonce },
         Message::Ended { flow, nonce },
         Message::Forward {
             flow,
@@ -119,17 +120,128 @@ fn all() -> Vec<Message> {
     ]
 }
 
-fn datagram(messages: &[Message]) -> Vec<u8> {
-    let bodies = messages.iter().map(Message::encode);
-    [VERSION].into_iter().chain(bodies.flatten()).collect()
+/// And what version 2 can.
+fn of_version_2() -> Vec<Message> {
+    let (flow, nonce) = (flow(), 17);
+    let mut all = of_version_1();
+    all.extend([
+        Message::Hello {
+            domain: 5,
+            mtu: 1500,
+            is_draining: false,
+            speaks: 2,
+        },
+        Message::Ask {
+            flow,
+            stamp: 8,
+            has: Some(nonce),
+        },
+        Message::Stands {
+            flow,
+            nonce,
+            view: view(),
+        },
+    ]);
+    all
+}
+
+fn of(version: u8) -> Vec<Message> {
+    if version == 1 {
+        of_version_1()
+    } else {
+        of_version_2()
+    }
+}
+
+fn datagram(version: u8, messages: &[Message]) -> Vec<u8> {
+    let bodies = messages.iter().map(|message| message.encode(version));
+    [version].into_iter().chain(bodies.flatten()).collect()
 }
 
 #[test]
 fn every_message_comes_back() {
-    let all = all();
-    let datagram = datagram(&all);
-    let read: Result<Vec<_>, _> = messages(&datagram).collect();
-    assert_eq!(read, Ok(all));
+    for version in 1..=2 {
+        let all = of(version);
+        let datagram = datagram(version, &all);
+        let read: Result<Vec<_>, _> = messages(&datagram, 2).collect();
+        assert_eq!(read, Ok(all));
+    }
+}
+
+/// The bytes of version 1 do not change: its nodes are still there.
+#[test]
+fn what_is_said_to_a_node_of_version_1_is_what_it_has_always_heard() {
+    let bytes = |message: Message| message.encode(1);
+    let flow = Flow {
+        remote: "10.0.0.1:2070".parse().unwrap(),
+        local: "192.0.2.69:69".parse().unwrap(),
+    };
+    let named = [4, 10, 0, 0, 1, 8, 22, 4, 192, 0, 2, 69, 0, 69];
+    let hello = Message::Hello {
+        domain: 1,
+        mtu: 1500,
+        is_draining: true,
+        speaks: 1,
+    };
+    let said = [1, 0, 13, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 5, 220, 1];
+    assert_eq!(bytes(hello), said);
+    let ask = Message::Ask {
+        flow,
+        stamp: 7,
+        has: Some(9),
+    };
+    let said = [&[8, 0, 22][..], &named, &[0, 0, 0, 0, 0, 0, 0, 7]].concat();
+    assert_eq!(bytes(ask), said);
+    let end = Message::End { flow, nonce: 5 };
+    let said = [
+        &[10, 0, 26][..],
+        &named,
+        &[0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0],
+    ];
+    assert_eq!(bytes(end), said.concat());
+}
+
+#[test]
+fn a_node_of_version_1_reads_the_hello_of_any() {
+    let hello = Message::Hello {
+        domain: 1,
+        mtu: 1400,
+        is_draining: true,
+        speaks: 2,
+    };
+    let datagram = datagram(LEAST_VERSION, &[hello]);
+    // It reads what it knows of the body: no more than the first thirteen bytes.
+    let mut short = datagram.clone();
+    short[1 + 2] = 13;
+    short.truncate(1 + 3 + 13);
+    let read: Vec<_> = messages(&short, 1).flatten().collect();
+    let [
+        Message::Hello {
+            domain: 1,
+            mtu: 1400,
+            is_draining: true,
+            speaks: 1,
+        },
+    ] = read[..]
+    else {
+        panic!("{read:?}");
+    };
+    // And what says no version is of version 1, also for a later one.
+    assert_eq!(messages(&short, 2).flatten().collect::<Vec<_>>(), read);
+}
+
+#[test]
+fn the_highest_version_of_both_is_spoken_and_the_oldest_to_who_has_not_said() {
+    for (own, peer, spoken) in [
+        (2, None, 1),
+        (2, Some(1), 1),
+        (2, Some(2), 2),
+        (2, Some(9), 2),
+        (1, Some(2), 1),
+        (2, Some(0), 1),
+    ] {
+        assert_eq!(common(own, peer), spoken, "{own} {peer:?}");
+    }
 }
 
 #[test]
@@ -141,21 +253,22 @@ fn the_longest_record_fits_a_message() {
         is_over: true,
         standing: Box::new(longest),
     };
-    assert!(datagram(&[refused]).len() <= crate::handoff::limits::MAX_MESSAGE);
+    assert!(datagram(2, &[refused]).len() <= crate::handoff::limits::MAX_MESSAGE);
 }
 
 #[test]
 fn what_a_later_version_adds_is_skipped() {
     let known = Message::Unknown { flow: flow() };
-    let mut longer = known.encode();
+    let mut longer = known.encode(2);
     let len = u16::try_from(longer.len() - 3 + 2).unwrap();
     longer[1..3].copy_from_slice(&len.to_be_bytes());
     longer.extend([1, 2]);
-    let datagram = [vec![VERSION, 200, 0, 1, 9], longer].concat();
-    assert_eq!(messages(&datagram).collect::<Vec<_>>(), [Ok(known)]);
-    let other = [VERSION + 1, 9, 0, 0];
-    let refused = messages(&other).collect::<Vec<_>>();
-    assert_eq!(refused, [Err(WireError::Version(VERSION + 1))]);
+    let datagram = [vec![2, 200, 0, 1, 9], longer].concat();
+    assert_eq!(messages(&datagram, 2).collect::<Vec<_>>(), [Ok(known)]);
+    for version in [0, 3] {
+        let refused = messages(&[version, 9, 0, 0], 2).collect::<Vec<_>>();
+        assert_eq!(refused, [Err(WireError::Version(version))]);
+    }
 }
 
 #[test]
@@ -170,34 +283,36 @@ fn what_cannot_be_is_refused() {
     for fault in faults {
         let mut bad = good.clone();
         fault(&mut bad.record);
-        let datagram = datagram(&[Message::Put(Box::new(bad))]);
-        let read = messages(&datagram).collect::<Vec<_>>();
+        let datagram = datagram(2, &[Message::Put(Box::new(bad))]);
+        let read = messages(&datagram, 2).collect::<Vec<_>>();
         assert!(matches!(read[..], [Err(WireError::Value(_))]), "{read:?}");
     }
     // A name as no client may send it.
-    let mut bytes = datagram(&[Message::Put(Box::new(standing("a/b")))]);
+    let mut bytes = datagram(2, &[Message::Put(Box::new(standing("a/b")))]);
     let at = bytes.windows(3).position(|w| w == b"a/b").unwrap();
     bytes[at..at + 3].copy_from_slice(b"../");
-    assert!(messages(&bytes).all(|message| message.is_err()));
+    assert!(messages(&bytes, 2).all(|message| message.is_err()));
 }
 
 proptest! {
     #[test]
     fn whatever_comes_in_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        let _ = messages(&bytes).count();
-        let mut framed = vec![VERSION];
-        framed.extend(&bytes);
-        for message in messages(&framed).flatten() {
-            let again = datagram(std::slice::from_ref(&message));
-            prop_assert_eq!(messages(&again).collect::<Vec<_>>(), vec![Ok(message)]);
+        let _ = messages(&bytes, 2).count();
+        for version in 1..=2 {
+            let mut framed = vec![version];
+            framed.extend(&bytes);
+            for message in messages(&framed, 2).flatten() {
+                let again = datagram(version, std::slice::from_ref(&message));
+                prop_assert_eq!(messages(&again, 2).collect::<Vec<_>>(), vec![Ok(message)]);
+            }
         }
     }
 
     #[test]
-    fn a_changed_byte_is_read_or_refused(at in 0_usize..2000, by in any::<u8>()) {
-        let mut bytes = datagram(&all());
+    fn a_changed_byte_is_read_or_refused(at in 0_usize..2000, by in any::<u8>(), version in 1..=2_u8) {
+        let mut bytes = datagram(version, &of(version));
         let at = at % bytes.len();
         bytes[at] ^= by;
-        let _ = messages(&bytes).count();
+        let _ = messages(&bytes, 2).count();
     }
 }

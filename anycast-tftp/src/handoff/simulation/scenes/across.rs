@@ -49,6 +49,23 @@ fn each_client_survives_the_death_of_its_node() {
 }
 
 #[test]
+fn who_took_the_timers_over_under_a_lease_still_has_them_when_it_is_over() {
+    // The first node dies, so the second one, which may be no holder, takes the timers over; at the
+    // third the client is when its block is lost, long after the lease.
+    for (second, third) in (1..5).flat_map(|a| (1..5).map(move |b| (a, b))) {
+        let mut setting = Setting::peaceful(5).with_file(1024 * 400);
+        setting = setting.with_guest(Kind::Grub, 1024, &[0]);
+        far(&mut setting);
+        let setting = setting
+            .with_fault(When::Blocks(0, 30), Fault::Die(0, 0, None))
+            .with_fault(When::Blocks(0, 30), Fault::Move(0, second))
+            .with_fault(When::Blocks(0, 130), Fault::Move(0, third))
+            .with_fault(When::Blocks(0, 280), Fault::Deafen(0, 1));
+        all_within(&holds(8, &setting), 10 * SECOND);
+    }
+}
+
+#[test]
 fn two_nodes_that_both_stood_still_agree_again() {
     let setting = one(Kind::UBoot, 400)
         .with_fault(When::Blocks(0, 30), Fault::Move(0, 1))

@@ -91,3 +91,27 @@ fn both_nodes_of_a_directory_are_dead() {
         all_within(&holds(8, &setting), 12 * SECOND);
     }
 }
+
+#[test]
+fn a_request_that_was_never_answered_is_made_again_when_the_file_is_another() {
+    // GRUB hears nothing and gives up after 33 s; the transfer has an heir meanwhile. What it asks
+    // for then, from the same port, is what has the name by then.
+    for nodes in 2..=4 {
+        let mut setting = keeper(nodes, Kind::Grub, &[0, 0])
+            .with_fault(When::Datagram(2), Fault::Die(0, 0, None));
+        setting.files[0].1 = 2;
+        for node in 1..nodes {
+            let (file, version) = (0, 1);
+            let publish = Fault::Publish {
+                node,
+                file,
+                version,
+            };
+            setting.faults.push((When::At(5 * SECOND), publish));
+        }
+        let world = holds(8, &setting);
+        assert_eq!(world.jobs[0].outcome, Some(Ended::Silence));
+        assert_eq!(world.jobs[1].outcome, Some(Ended::Whole));
+        assert_eq!(world.jobs[1].candidates, [1], "{nodes} nodes");
+    }
+}

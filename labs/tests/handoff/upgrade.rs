@@ -1,0 +1,108 @@
+//! An upgrade of a fleet, site by site, and the way back: nodes of the version of the wire before beside
+//! those of this one, both built from these sources.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anycast_labs::node::service::{EXECUTABLE, PREVIOUS, build_previous};
+use anycast_labs::{eventually, isolated_with_for};
+use nix::sys::signal::Signal;
+
+use crate::clients::{ALL, Outcome, read_all};
+use crate::lab::{self, Lab, PATIENCE};
+use crate::{LOSS, MULTI, NAMES, Scene};
+
+/// Four reads, each as long as the clients' links make it, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(300);
+/// Between two moves of the route.
+const STEP: Duration = Duration::from_millis(500);
+
+fn prepare() -> Result<Vec<(String, std::ffi::OsString)>, String> {
+    Ok([build_previous()?, lab::prepare()?].concat())
+}
+
+/// While all clients read, one site after the other is stopped as an operator does it, and started as
+/// this executable; the route goes round all sites that run until they have read all.
+fn replace(scene: &mut Scene, sites: &[usize], executable: &'static str) -> Vec<Outcome> {
+    let Scene { lab, clients, .. } = scene;
+    read_all(clients, |some_read| {
+        thread::sleep(Duration::from_secs(1));
+        for site in sites.iter().copied() {
+            let others = [(site + 1) % NAMES.len(), (site + 2) % NAMES.len()];
+            let mut daemon = lab.sites[site].daemon.take().unwrap();
+            daemon.signal(Signal::SIGTERM).unwrap();
+            thread::sleep(STEP);
+            lab.lead_to(others[0]);
+            eventually(PATIENCE, "it to have ended", || {
+                daemon.has_ended().unwrap().is_some()
+            })
+            .unwrap();
+            assert!(daemon.has_ended().unwrap().unwrap().success());
+            lab.lead_to(others[1]);
+            lab.sites[site].executable = executable;
+            lab.sites[site].start();
+            lab.await_agreed();
+            for next in [site, others[0], site] {
+                lab.lead_to(next);
+                thread::sleep(STEP);
+            }
+        }
+        assert!(some_read(), "the clients were too fast");
+        let begun = Instant::now();
+        while some_read() && begun.elapsed() < PATIENCE {
+            for next in 0..NAMES.len() {
+                lab.lead_to(next);
+                thread::sleep(STEP);
+            }
+        }
+    })
+}
+
+/// Which versions a site has spoken with its peers since it began, as its log has it.
+fn spoken(lab: &Lab, site: usize) -> (bool, bool) {
+    let log = lab.sites[site].daemon.as_ref().unwrap().log();
+    let log = fs::read_to_string(log).unwrap();
+    let said = |version: &str| {
+        let mut lines = log.lines();
+        lines.any(|line| line.contains("a peer hands transfers on") && line.contains(version))
+    };
+    (said("version=1"), said("version=2"))
+}
+
+#[test]
+fn a_fleet_is_upgraded_site_by_site_and_one_site_taken_back_while_clients_read() {
+    isolated_with_for(LIMIT, prepare, || {
+        let mut lab = Lab::new(&NAMES, MULTI);
+        for site in &mut lab.sites {
+            site.executable = PREVIOUS;
+        }
+        let mut scene = Scene::of(lab, ALL.into());
+        for (sites, executable) in [
+            (&[0][..], EXECUTABLE),
+            (&[1, 2], EXECUTABLE),
+            (&[1], PREVIOUS),
+        ] {
+            let outcomes = replace(&mut scene, sites, executable);
+            println!("{sites:?} is {executable}");
+            scene.assert_complete(&outcomes, LOSS);
+            for site in 0..NAMES.len() {
+                let count = |counter| scene.counted(site, counter);
+                println!(
+                    "{site}: {:?}, {} adopted, {} taken over, {} unprotected, {} of {} refused",
+                    spoken(&scene.lab, site),
+                    count("adopted"),
+                    count("taken_over"),
+                    count("unprotected"),
+                    count("messages_refused"),
+                    count("messages_received"),
+                );
+                assert_eq!(count("messages_refused"), 0);
+                assert!(count("adopted") > 0, "nothing came across");
+            }
+        }
+        // The first has seen all: the version before, this one, and that before again.
+        assert_eq!(spoken(&scene.lab, 0), (true, true));
+        assert_eq!(spoken(&scene.lab, 1), (true, false));
+    });
+}
