@@ -305,19 +305,7 @@ impl Message {
                 w.u64(*acked);
                 w.u64(*stamp);
             }
-            Self::Notice {
-                flow,
-                nonce,
-                acked,
-                is_greeted,
-                silence,
-            } => {
-                w.flow(flow);
-                w.u64(*nonce);
-                w.u64(*acked);
-                w.flag(*is_greeted);
-                w.millis(*silence);
-            }
+            Self::Notice { .. } => self.encode_notice(&mut w),
             Self::Ask { flow, stamp, has } => {
                 w.flow(flow);
                 w.u64(*stamp);
@@ -339,19 +327,7 @@ impl Message {
                 w.flow(flow);
                 w.u64(*nonce);
             }
-            Self::Forward {
-                flow,
-                id,
-                part,
-                parts,
-                bytes,
-            } => {
-                w.flow(flow);
-                w.u32(*id);
-                w.u8(*part);
-                w.u8(*parts);
-                w.rest(bytes);
-            }
+            Self::Forward { .. } => self.encode_forward(&mut w),
             Self::Put(standing) => put_standing(&mut w, standing),
             Self::Refused {
                 nonce,
@@ -378,6 +354,42 @@ impl Message {
         w.end()
     }
 
+    fn encode_notice(&self, w: &mut Writer) {
+        let Self::Notice {
+            flow,
+            nonce,
+            acked,
+            is_greeted,
+            silence,
+        } = self
+        else {
+            return;
+        };
+        w.flow(flow);
+        w.u64(*nonce);
+        w.u64(*acked);
+        w.flag(*is_greeted);
+        w.millis(*silence);
+    }
+
+    fn encode_forward(&self, w: &mut Writer) {
+        let Self::Forward {
+            flow,
+            id,
+            part,
+            parts,
+            bytes,
+        } = self
+        else {
+            return;
+        };
+        w.flow(flow);
+        w.u32(*id);
+        w.u8(*part);
+        w.u8(*parts);
+        w.rest(bytes);
+    }
+
     fn encode_kept(&self, w: &mut Writer) {
         let Self::Kept {
             flow,
@@ -399,19 +411,23 @@ impl Message {
         w.u64(*stamp);
     }
 
+    fn decode_hello(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self::Hello {
+            domain: r.u64()?,
+            mtu: r.u32()?,
+            is_draining: r.flag()?,
+            speaks: if r.rest().is_empty() {
+                LEAST_VERSION
+            } else {
+                r.u8()?.max(LEAST_VERSION)
+            },
+        })
+    }
+
     fn decode(version: u8, tag: u8, body: &[u8]) -> Result<Option<Self>, WireError> {
         let mut r = Reader::new(body);
         Ok(Some(match tag {
-            1 => Self::Hello {
-                domain: r.u64()?,
-                mtu: r.u32()?,
-                is_draining: r.flag()?,
-                speaks: if r.rest().is_empty() {
-                    LEAST_VERSION
-                } else {
-                    r.u8()?.max(LEAST_VERSION)
-                },
-            },
+            1 => Self::decode_hello(&mut r)?,
             2 => Self::Put(Box::new(standing(&mut r)?)),
             3 => Self::Kept {
                 flow: r.flow()?,
