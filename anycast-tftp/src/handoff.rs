@@ -21,8 +21,8 @@
 //!    the record, and hold its content open. While a node of the directory is down, the next one
 //!    that is up keeps the record too.
 //! 2. **First reply** (`before-reply`). A request gets a record with a fresh nonce and an order
-//!    above that of any older record of its flow. The directory stores it, forgets the older one
-//!    and revokes its owner. The reply goes out once a holder in another domain that has the
+//!    above that of any older record of its flow; a node that did not know of that one hears so, and
+//!    says it again. The directory stores it, forgets the older one and revokes its owner. The reply goes out once a holder in another domain that has the
 //!    content has acknowledged, or after `hold_wait`; then it is counted `unprotected` until one
 //!    does. Where an older transfer of the flow is known, the reply also waits until every holder
 //!    that may still answer for it has acknowledged its end, at most [`limits::REVOKE_WAIT`]. Of
@@ -62,7 +62,9 @@
 //!    [`limits::YOUNG`], whoever has its timers by now, the same request gets the same bytes, at
 //!    any node, not within one RTO. While the transfer moves, it is a late double. Otherwise it is
 //!    a new transfer, and its name is opened afresh.
-//! 10. **Ends.** The last ACK, or an ERROR, at any node ends the transfer at all holders.
+//! 10. **Ends.** The last ACK, or an ERROR, at any node ends the transfer at all holders. So does a
+//!     content that no node has any more, once all were asked: the node that the client is at, its
+//!     owner or not, says so by ERROR 0. What a node that is down may have is waited for in silence.
 //! 11. **A pause.** A node that finds that it did not run for [`limits::PAUSE`] trusts no record of
 //!     its own before a holder has confirmed it, and answers nothing that arrived meanwhile; alone
 //!     it waits for [`limits::REVOKE_WAIT`]. A cut-off owner sends again of its own accord for

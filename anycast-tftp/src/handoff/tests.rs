@@ -268,12 +268,6 @@ impl Net {
                 if self.dead.contains(&at) {
                     continue;
                 }
-                while let Some(request) = self.nodes[at].poll_store_request() {
-                    is_idle = false;
-                    if let Some(reply) = request.run(&self.files[at]) {
-                        self.nodes[at].handle_store_reply(self.now, reply);
-                    }
-                }
                 while let Some(transmit) = self.nodes[at].poll_transmit(self.now, 64, &mut buf) {
                     is_idle = false;
                     let flow = Flow {
@@ -283,6 +277,12 @@ impl Net {
                     let size = transmit.segment_size.unwrap_or(transmit.len).max(1);
                     for packet in buf[..transmit.len].chunks(size) {
                         self.sent.push((at, flow, packet.to_vec()));
+                    }
+                }
+                while let Some(request) = self.nodes[at].poll_store_request() {
+                    is_idle = false;
+                    if let Some(reply) = request.run(&self.files[at]) {
+                        self.nodes[at].handle_store_reply(self.now, reply);
                     }
                 }
                 while self.nodes[at].poll_event().is_some() {}

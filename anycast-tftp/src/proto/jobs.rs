@@ -4,10 +4,12 @@
 //! where blocking is allowed ([`StoreRequest::run`]), in any order and at any time, and hands
 //! each [`StoreReply`] back. A session has one request out at a time.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use super::netascii::BlockIndex;
 use super::table::SessionId;
 use crate::store::{
     Content, ContentId, CreateError, FileName, OpenError, ReadError, Store, Upload, WriteError,
@@ -59,6 +61,19 @@ pub enum StoreRequest {
         content: Arc<dyn Content>,
         /// Which part.
         part: PartRequest,
+    },
+    /// Translate a file to netascii up to a block that another node has sent the one before of.
+    Index {
+        /// Who waits.
+        id: JobId,
+        /// The file.
+        content: Arc<dyn Content>,
+        /// Where its translation stands.
+        text: Box<BlockIndex>,
+        /// Up to which block.
+        block: u64,
+        /// Gone when the session is gone: then there is nothing to do.
+        wanted: Weak<()>,
     },
     /// Append to a file.
     Write {
@@ -238,6 +253,8 @@ pub enum StoreReply {
     Created(JobId, Result<Box<dyn Upload>, CreateError>),
     /// Of [`StoreRequest::Load`].
     Loaded(JobId, Result<Part, ReadError>),
+    /// Of [`StoreRequest::Index`].
+    Indexed(JobId, Result<Box<BlockIndex>, ReadError>),
     /// Of [`StoreRequest::Write`]; the upload comes back unless it was committed.
     Written(JobId, Result<Option<Box<dyn Upload>>, WriteError>),
     /// Of [`StoreRequest::Pin`].
@@ -254,6 +271,7 @@ impl StoreRequest {
             Self::Open { id, .. }
             | Self::Create { id, .. }
             | Self::Load { id, .. }
+            | Self::Index { id, .. }
             | Self::Write { id, .. } => Some(*id),
             Self::Pin { .. } | Self::Discard { .. } | Self::Close { .. } => None,
         }
@@ -266,6 +284,9 @@ impl StoreRequest {
             Self::Load { content, part, .. } => {
                 part.wanted.strong_count() == 0 && Arc::strong_count(content) > 1
             }
+            Self::Index {
+                content, wanted, ..
+            } => wanted.strong_count() == 0 && Arc::strong_count(content) > 1,
             Self::Open { .. }
             | Self::Create { .. }
             | Self::Write { .. }
@@ -298,6 +319,18 @@ impl StoreRequest {
                 }
                 StoreReply::Loaded(id, load(&*content, part))
             }
+            Self::Index {
+                id,
+                content,
+                text,
+                block,
+                wanted,
+            } => {
+                if wanted.strong_count() == 0 {
+                    return None;
+                }
+                StoreReply::Indexed(id, index(&*content, text, block))
+            }
             Self::Write {
                 id,
                 upload,
@@ -314,6 +347,31 @@ impl StoreRequest {
                 return None;
             }
         })
+    }
+}
+
+fn index(
+    content: &dyn Content,
+    mut text: Box<BlockIndex>,
+    block: u64,
+) -> Result<Box<BlockIndex>, ReadError> {
+    let size = content.size();
+    let mut failure = None;
+    let advanced = text.advance(block, |offset, piece| {
+        let left = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let len = piece.len().min(left);
+        let piece = piece.get_mut(..len).unwrap_or_default();
+        content
+            .read_at(offset, piece)
+            .map(|()| len)
+            .map_err(|error| {
+                failure = Some(error);
+                io::ErrorKind::Other.into()
+            })
+    });
+    match advanced {
+        Ok(()) => Ok(text),
+        Err(error) => Err(failure.unwrap_or(ReadError::Io(error))),
     }
 }
 

@@ -198,6 +198,33 @@ impl BlockIndex {
         }
     }
 
+    /// How many bytes have to be translated before this block is.
+    #[must_use]
+    pub fn distance(&self, block: u64) -> u64 {
+        let (nearest, _) = self.nearest(block.max(1));
+        (block.saturating_sub(nearest)).saturating_mul(self.blksize as u64)
+    }
+
+    /// Translates up to this block, or to the end, so that it costs nothing extra afterwards.
+    /// `read_at` is as that of [`read_block`](Self::read_block).
+    ///
+    /// # Errors
+    /// What `read_at` reports; the index stays usable.
+    pub fn advance(
+        &mut self,
+        block: u64,
+        mut read_at: impl FnMut(u64, &mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        let mut target = vec![0; self.blksize];
+        let (mut next, mut position) = self.nearest(block.max(1));
+        while next < block && fill(&mut position, &mut read_at, &mut target)? == target.len() {
+            next += 1;
+            self.note(next, position);
+            self.cursor = (next, position);
+        }
+        Ok(())
+    }
+
     /// The receiver has every block up to this one: what is asked for again comes after it.
     pub fn acknowledged(&mut self, block: u64) {
         self.oldest = block.saturating_add(1);

@@ -365,6 +365,7 @@ impl Server {
             StoreReply::Opened(id, _)
             | StoreReply::Created(id, _)
             | StoreReply::Loaded(id, _)
+            | StoreReply::Indexed(id, _)
             | StoreReply::Written(id, _)
             | StoreReply::Lost(id) => *id,
         };
@@ -396,6 +397,7 @@ impl Server {
             StoreReply::Opened(_, result) => request::opened(id.session, session, out, result),
             StoreReply::Created(_, result) => request::created(id.session, session, out, result),
             StoreReply::Loaded(_, result) => read::loaded(id.session, session, out, result),
+            StoreReply::Indexed(_, result) => read::indexed(id.session, session, out, result),
             StoreReply::Written(_, result) => write::written(id.session, session, out, now, result),
             StoreReply::Pinned(..) => None,
             StoreReply::Lost(_) => {

@@ -152,6 +152,8 @@ pub(super) struct Reading {
     pub(super) sender: Sender,
     /// Present in netascii.
     pub(super) text: Option<Box<BlockIndex>>,
+    /// The block up to which the store was asked to translate.
+    pub(super) indexed: u64,
     /// An OACK was sent and its ACK 0 has not come.
     pub(super) awaits_ack_0: bool,
     /// What the store read because it was not in memory.

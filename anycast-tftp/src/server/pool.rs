@@ -135,6 +135,7 @@ impl Pool {
             StoreRequest::Open { .. } | StoreRequest::Create { .. } => &self.open,
             StoreRequest::Pin { .. } => &self.pin,
             StoreRequest::Load { .. }
+            | StoreRequest::Index { .. }
             | StoreRequest::Write { .. }
             | StoreRequest::Discard { .. }
             | StoreRequest::Close { .. } => &self.transfer,
@@ -199,6 +200,7 @@ fn run(request: StoreRequest, store: &dyn Store) -> Option<StoreReply> {
         StoreRequest::Open { .. }
         | StoreRequest::Create { .. }
         | StoreRequest::Load { .. }
+        | StoreRequest::Index { .. }
         | StoreRequest::Write { .. }
         | StoreRequest::Discard { .. }
         | StoreRequest::Close { .. } => None,

@@ -115,7 +115,9 @@ impl Node {
             return;
         };
         let older = state.remove(&flow);
-        state.strangers.forget(&flow);
+        if was_live {
+            state.strangers.forget(&flow);
+        }
         self.take_up(now, from, standing, older);
         if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow)) {
             entry.has_session = has_session;

@@ -116,6 +116,34 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+#[test]
+fn an_index_that_advances_gives_the_same_blocks() {
+    let content: Vec<u8> = (0..300_000_u32)
+        .map(|n| b"ab\r\ncd\n"[n as usize % 7])
+        .collect();
+    let read_at = |offset: u64, piece: &mut [u8]| {
+        let rest = content.get(offset as usize..).unwrap_or_default();
+        let len = rest.len().min(piece.len());
+        piece[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    };
+    let (mut first, mut second) = (BlockIndex::new(100), BlockIndex::new(100));
+    let (mut one, mut other) = ([0; 100], [0; 100]);
+    let end = (1..)
+        .find(|block| first.read_block(*block, read_at, &mut one).unwrap() < 100)
+        .unwrap();
+    for block in [1, 2, 900, 901, 40, end - 1, end] {
+        second.advance(block, read_at).unwrap();
+        assert_eq!(second.distance(block), 0, "{block}");
+        let len = first.read_block(block, read_at, &mut one).unwrap();
+        let same = second.read_block(block, read_at, &mut other).unwrap();
+        assert_eq!(one[..len], other[..same], "{block}");
+    }
+    // Beyond the end.
+    second.advance(end + 1000, read_at).unwrap();
+    assert_eq!(second.read_block(end + 1000, read_at, &mut one).unwrap(), 0);
+}
+
 proptest! {
     #![proptest_config(cases())]
 

@@ -150,6 +150,13 @@ fn send_data(
         Ok(filled) => filled,
         Err(NotFilled::Nothing) => return Sent::Nothing,
         Err(NotFilled::Failed(error)) => return Sent::End(read::failed(session, out, &error)),
+        Err(NotFilled::Index(block)) => {
+            read::index(id, session, out, block);
+            session.job_since = now;
+            let wait = session.rto.current();
+            out.arm(id, session, now, wait);
+            return Sent::Nothing;
+        }
         Err(NotFilled::Wait(offset)) => {
             read::load(id, session, out, offset);
             session.job_since = now;

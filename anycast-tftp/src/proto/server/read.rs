@@ -26,6 +26,10 @@ const MAX_PART_MEMORY: usize = 64 << 20;
 /// hundreds of blocks.
 const LOAD_AHEAD: u64 = 1 << 20;
 
+/// Most bytes that are translated to netascii before a block that is due; the store does more. Only
+/// transfers that another node began need more than a window.
+const TRANSLATED_AT_ONCE: u64 = 256 << 10;
+
 pub(super) fn handle_ack(
     id: SessionId,
     session: &mut Session,
@@ -112,6 +116,47 @@ pub(super) fn resend(id: SessionId, session: &mut Session, out: &mut Outputs) {
     }
 }
 
+/// Asks the store to translate up to a block.
+pub(super) fn index(id: SessionId, session: &mut Session, out: &mut Outputs, block: u64) {
+    let Phase::Reading(reading) = &mut session.phase else {
+        return;
+    };
+    let Some(text) = reading.text.clone() else {
+        return;
+    };
+    reading.indexed = block;
+    let (content, wanted) = (
+        Arc::clone(&reading.content),
+        Arc::downgrade(&reading.ticket),
+    );
+    let id = out.job(id, session, false);
+    out.requests.push_back(StoreRequest::Index {
+        id,
+        content,
+        text,
+        block,
+        wanted,
+    });
+}
+
+/// The translation stands at the block that is due.
+pub(super) fn indexed(
+    id: SessionId,
+    session: &mut Session,
+    out: &mut Outputs,
+    result: Result<Box<BlockIndex>, ReadError>,
+) -> Option<End> {
+    let text = match result {
+        Ok(text) => text,
+        Err(error) => return Some(failed(session, out, &error)),
+    };
+    if let Phase::Reading(reading) = &mut session.phase {
+        reading.text = Some(text);
+        out.queue(id, session, Due::Data);
+    }
+    None
+}
+
 /// The bytes that were not in memory are here now.
 pub(super) fn loaded(
     id: SessionId,
@@ -148,6 +193,8 @@ pub(super) enum NotFilled {
     Nothing,
     /// The disk has to be waited for, from this byte on.
     Wait(u64),
+    /// Too much has to be translated before this block.
+    Index(u64),
     /// The file cannot be read any more.
     Failed(ReadError),
 }
@@ -230,6 +277,7 @@ fn fill_netascii(
         sender,
         text,
         part,
+        indexed,
         ..
     } = reading;
     let (Some(index), Some((header, payload))) =
@@ -238,6 +286,9 @@ fn fill_netascii(
         return Err(NotFilled::Nothing);
     };
     index.acknowledged(sender.acked());
+    if index.distance(block) > TRANSLATED_AT_ONCE && block > *indexed {
+        return Err(NotFilled::Index(block));
+    }
     let len = translate(index, &**content, part, block, payload)?;
     *header = data_header(sender.wire(block));
     if len < segment - DATA_HEADER {

@@ -230,6 +230,7 @@ pub(super) fn opened(
         content,
         sender: Sender::new(out.settings.rollover(), session.windowsize, last),
         text,
+        indexed: 0,
         awaits_ack_0,
         part: None,
         ticket: Arc::default(),

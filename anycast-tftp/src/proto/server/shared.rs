@@ -196,6 +196,7 @@ impl Server {
             content,
             sender: Sender::resume(begun.rollover, begun.windowsize, last, acked),
             text,
+            indexed: 0,
             awaits_ack_0,
             part: None,
             ticket: Arc::default(),
