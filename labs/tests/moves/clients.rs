@@ -18,10 +18,6 @@ const RATE: &str = "rate 4mbit burst 20kb latency 500ms";
 const LOOK: Duration = Duration::from_millis(20);
 /// Whoever has got nothing for so long is ended: no client here is as patient with success behind it.
 pub(crate) const GIVE_UP: Duration = Duration::from_secs(35);
-/// Whoever reads for so long is ended, too: where two packets of three are lost there is a block now and
-/// then, and no end.
-pub(crate) const TOO_LONG: Duration = Duration::from_secs(60);
-
 /// A program, and the arguments with which it reads the file `image` into `out`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Program {
@@ -166,7 +162,7 @@ impl Client {
         }
     }
 
-    fn read(&self, image: &[u8]) -> Outcome {
+    fn read(&self, image: &[u8], most: Duration) -> Outcome {
         let blksize = match &self.kind {
             Kind::Program(program) => program.blksize,
             Kind::Uboot(_) => super::uboot::BLKSIZE,
@@ -174,8 +170,8 @@ impl Client {
         let capture = Capture::start(&self.namespace, blksize);
         let begun = Instant::now();
         let (failure, is_identical) = match &self.kind {
-            Kind::Program(program) => self.run(*program, image, &capture),
-            Kind::Uboot(uboot) => uboot.read(image, &capture),
+            Kind::Program(program) => self.run(*program, image, &capture, most),
+            Kind::Uboot(uboot) => uboot.read(image, &capture, most),
         };
         let ended = Instant::now();
         let flows = capture.flows();
@@ -199,7 +195,13 @@ impl Client {
         }
     }
 
-    fn run(&self, program: Program, image: &[u8], capture: &Capture) -> (Option<String>, bool) {
+    fn run(
+        &self,
+        program: Program,
+        image: &[u8],
+        capture: &Capture,
+        most: Duration,
+    ) -> (Option<String>, bool) {
         let path = require(program.program, &[], program.package).unwrap();
         let mut command = Command::new(path);
         command.args(program.arguments).current_dir(&self.folder);
@@ -213,7 +215,7 @@ impl Client {
             if let Some(status) = process.has_ended().unwrap() {
                 break (!status.success()).then(|| format!("{status}: {}", process.tail(1)));
             }
-            if capture.silence() > GIVE_UP || begun.elapsed() > TOO_LONG {
+            if capture.silence() > GIVE_UP || begun.elapsed() > most {
                 process.kill().unwrap();
                 break Some("was ended".to_owned());
             }
@@ -247,10 +249,11 @@ pub(crate) fn lay(hub: &Netns, number: usize, rate: &str) -> (Netns, PathBuf) {
     (namespace, folder)
 }
 
-/// All of them read at once, while `disturb` does what it is for; it hears whether some still read.
+/// All of them read at once, none for longer than `most`, while `disturb` does what it is for; it hears whether some still read.
 pub(crate) fn read_all(
     clients: &[Client],
     image: &[u8],
+    most: Duration,
     disturb: impl FnOnce(&dyn Fn() -> bool),
 ) -> Vec<Outcome> {
     let left = AtomicUsize::new(clients.len());
@@ -260,7 +263,7 @@ pub(crate) fn read_all(
             .map(|client| {
                 let left = &left;
                 scope.spawn(move || {
-                    let outcome = client.read(image);
+                    let outcome = client.read(image, most);
                     left.fetch_sub(1, Ordering::Relaxed);
                     outcome
                 })

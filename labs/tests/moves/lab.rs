@@ -36,6 +36,7 @@ pub(crate) struct Lab {
     pub(crate) sites: [Site; SITES],
     pub(crate) router: Node,
     pub(crate) image: Vec<u8>,
+    pub(crate) handoff: Handoff,
 }
 
 impl Lab {
@@ -69,6 +70,7 @@ impl Lab {
             sites,
             router,
             image,
+            handoff,
         };
         lab.await_sessions();
         for site in &mut lab.sites {

@@ -29,6 +29,17 @@ pub(crate) enum Handoff {
     BeforeReply,
 }
 
+impl Handoff {
+    /// Whoever reads for longer is ended: without handoff, where two packets of three are lost, there is
+    /// a block now and then, and no end. With it only a slow machine takes so long.
+    pub(crate) const fn most(self) -> Duration {
+        match self {
+            Self::Off => Duration::from_secs(60),
+            Self::BeforeReply => Duration::from_secs(180),
+        }
+    }
+}
+
 /// The daemons, and the command that asks them.
 pub(crate) fn prepare() -> Result<Vec<(String, OsString)>, String> {
     Ok([build()?, build_guard()?, build_ctl()?].concat())

@@ -106,7 +106,7 @@ pub(crate) fn play(lab: &mut Lab, scenario: Scenario) -> Seen {
     let image = std::mem::take(&mut lab.image);
     let (mut moved, mut moves) = (None, 0);
     spread(lab, scenario);
-    let outcomes = read_all(&clients, &image, |some_read| {
+    let outcomes = read_all(&clients, &image, lab.handoff.most(), |some_read| {
         if scenario == Scenario::EverySecond {
             moves = go_round(lab, some_read);
         } else if !scenario.is_spread() {

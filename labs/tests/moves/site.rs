@@ -228,14 +228,37 @@ impl Site {
     /// gone still stands.
     pub(crate) fn is_in_step(&self, peers: usize) -> bool {
         let sync = self.ask("/sync/files");
-        let status = self.ask("/status");
-        let count = |all: &Value, is_well: fn(&Value) -> bool| {
-            let all = all.as_array().into_iter().flatten();
-            all.filter(|peer| is_well(peer)).count()
+        let all = sync["peers"].as_array().cloned().unwrap_or_default();
+        let is_well = |peer: &&Value| {
+            let name = peer["peer"].as_str().unwrap_or_default();
+            peer["lag"]["state"] == "none" && self.is_connected(name)
         };
-        sync["ready"] == true
-            && count(&sync["peers"], |peer| peer["lag"]["state"] == "none") == peers
-            && count(&status["mesh"]["peers"], |peer| !peer["up_age_s"].is_null()) == peers
+        sync["ready"] == true && all.iter().filter(is_well).count() == peers
+    }
+
+    /// By its status; where it announces nothing that has no part about the mesh, and its log says.
+    fn is_connected(&self, peer: &str) -> bool {
+        match self.announcing {
+            Announcing::Itself => {
+                let status = self.ask("/status");
+                let peers = status["mesh"]["peers"].as_array().into_iter().flatten();
+                let mut of_it = peers.filter(|each| each["node"] == peer);
+                of_it.any(|each| !each["up_age_s"].is_null())
+            }
+            Announcing::Guard => {
+                let log = self
+                    .tftpd
+                    .as_ref()
+                    .map(|tftpd| fs::read_to_string(tftpd.log()));
+                let log = log.and_then(Result::ok).unwrap_or_default();
+                let said = ["the peer is there", "the peer is gone"];
+                let mut lines = log.lines().rev().filter(|line| {
+                    line.contains(&format!("peer={peer}"))
+                        && said.iter().any(|is| line.contains(is))
+                });
+                lines.next().is_some_and(|line| line.contains(said[0]))
+            }
+        }
     }
 
     /// Packets of unknown flows that its firewall has let in: requests, and ACKs of transfers that

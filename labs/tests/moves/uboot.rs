@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anycast_labs::{Netns, Proc, eventually, require};
 
 use super::capture::Capture;
-use super::clients::{GIVE_UP, TOO_LONG};
+use super::clients::GIVE_UP;
 use super::{PATIENCE, SERVICE};
 
 /// What this U-Boot asks for.
@@ -109,10 +109,15 @@ impl Uboot {
 
     /// Why the read failed, and whether the machine has the very bytes of the file: by their number
     /// and their CRC-32, which U-Boot reckons.
-    pub(crate) fn read(&self, image: &[u8], capture: &Capture) -> (Option<String>, bool) {
+    pub(crate) fn read(
+        &self,
+        image: &[u8],
+        capture: &Capture,
+        most: Duration,
+    ) -> (Option<String>, bool) {
         let mut machine = self.machine.lock().unwrap();
         machine.process.resume().unwrap();
-        let answer = machine.load(capture);
+        let answer = machine.load(capture, most);
         let wanted = format!("Bytes transferred = {}", image.len());
         let answer = match answer {
             Ok(said) if said.contains(&wanted) => {
@@ -180,7 +185,7 @@ impl Machine {
         said
     }
 
-    fn load(&mut self, capture: &Capture) -> Result<String, String> {
+    fn load(&mut self, capture: &Capture, most: Duration) -> Result<String, String> {
         self.type_in(&format!("tftpboot {ADDRESS:x} image"));
         let mut said = String::new();
         let begun = Instant::now();
@@ -189,12 +194,12 @@ impl Machine {
             self.listen(&mut said);
             // Before its request it may ask for addresses in vain.
             let is_late =
-                begun.elapsed() > TOO_LONG || (!capture.has_begun() && begun.elapsed() > GIVE_UP);
+                begun.elapsed() > most || (!capture.has_begun() && begun.elapsed() > GIVE_UP);
             if (is_late || capture.silence() > GIVE_UP) && !is_given_up {
                 is_given_up = true;
                 self.console.write_all(b"\x03").unwrap();
             }
-            assert!(begun.elapsed() < PATIENCE * 4, "U-Boot hangs: {said}");
+            assert!(begun.elapsed() < most + PATIENCE, "U-Boot hangs: {said}");
         }
         if is_given_up {
             return Err("was ended".to_owned());
