@@ -17,8 +17,9 @@ pub use crate::catchment::Clients;
 use crate::health::Reason;
 use crate::service::{CheckName, NodeName, ServiceName};
 
-/// The version that this node prefers.
-pub const VERSION: u16 = 1;
+/// The version that this node prefers: 2 since turns (equal-cost sets). Built
+/// with `--cfg anycast_previous_wire` it is a node of the version before, for tests of an upgrade.
+pub const VERSION: u16 = if cfg!(anycast_previous_wire) { 1 } else { 2 };
 /// The oldest version that it still speaks.
 pub const LEAST_VERSION: u16 = 1;
 /// The longest frame, in bytes, without its length. A longer one ends the connection.
