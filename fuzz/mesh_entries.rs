@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anycast_core::mesh::engine::{ConnectionId, Engine};
 use anycast_core::mesh::wire::{
-    MAX_FRAME, MAX_SERVICES, Message, ServiceStatus, WireError, frame_length,
+    MAX_FRAME, MAX_SERVICES, Message, ServiceStatus, TurnStage, WireError, frame_length,
 };
 use anycast_core::service::NodeName;
 
@@ -70,7 +70,7 @@ pub(crate) fn mesh_engine(bytes: &[u8]) {
         let id = ConnectionId(u64::from(*much));
         match what & 0x07 {
             0 => engine.handle_connected(now, peer, id),
-            1 => engine.handle_closed(peer, id, "it ended".into()),
+            1 => engine.handle_closed(now, peer, id, "it ended".into()),
             2 => {
                 now += Duration::from_millis(20 * u64::from(*much));
                 engine.handle_timeout(now, wall);
@@ -110,5 +110,7 @@ fn services(much: u8) -> Vec<ServiceStatus> {
         preferred: much & 1 != 0,
         draining: much & 2 != 0,
         failing_for: (much & 4 != 0).then(|| u64::MAX << (much >> 3)),
+        outlives: (much & 8 != 0).then(|| u64::MAX << (much >> 3)),
+        turn: TurnStage::Idle,
     }]
 }

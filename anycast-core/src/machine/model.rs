@@ -351,6 +351,7 @@ impl World {
                 }
                 State::Auto(Standing::Held) => !node.reckoned.up && self.reports,
                 State::Auto(Standing::Waiting | Standing::Parked) => node.reckoned.up,
+                State::Auto(Standing::Queued | Standing::Leaving) => node.reckoned.up,
                 State::Auto(Standing::Unready) => false,
                 State::Drained | State::Withdrawn => self.orders,
             })
@@ -524,6 +525,7 @@ impl Machine {
         self.fleet.retime(now, &self.policy.panic, to);
         self.bucket.retime(now, &self.policy.budget, to);
         self.flaps.retime(now, to);
+        self.turns.retime(to);
         if self.policy.panic.percent < 100 {
             moved(&mut self.failing_since);
         } else {
@@ -549,6 +551,7 @@ fn plain() -> Policy {
             fresh_for: TICK * 2,
         },
         fail_safe: FailSafe::Demote,
+        turns: None,
     }
 }
 

@@ -91,6 +91,10 @@ enum Op {
     Readiness(u8),
     /// Who, whether preferred, and for how long it has been failing.
     Peer(u8, bool, Option<u32>),
+    /// For so long, waiting, cut off.
+    Turn(u32),
+    WaitsForTurn,
+    CutOff,
     Timeout,
     Expiry,
     Restart,
@@ -114,6 +118,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0u8..3).prop_map(Op::Readiness),
         2 => (0u8..4, any::<bool>(), proptest::option::of(0u32..20))
             .prop_map(|(peer, preferred, failing)| Op::Peer(peer, preferred, failing)),
+        2 => (0u32..20).prop_map(Op::Turn),
+        1 => Just(Op::WaitsForTurn),
+        1 => Just(Op::CutOff),
         2 => Just(Op::Timeout),
         1 => Just(Op::Expiry),
         1 => Just(Op::Restart),
@@ -154,8 +161,13 @@ fn policy() -> impl Strategy<Value = Policy> {
         fresh_for: STEP * fresh,
     });
     let counts = (1u32..4, 1u32..4, 0u32..10);
-    (fail_safe, counts, flap, budget, panic).prop_map(
-        |(fail_safe, (rise, fall, hold_down), flap, budget, panic)| Policy {
+    let turns = (0u32..10).prop_map(|steps| TurnPolicy {
+        spacing: STEP,
+        leave_within: STEP * steps,
+    });
+    let turns = proptest::option::of(turns);
+    (fail_safe, counts, flap, budget, panic, turns).prop_map(
+        |(fail_safe, (rise, fall, hold_down), flap, budget, panic, turns)| Policy {
             fail_safe,
             rise: NonZeroU32::new(rise).unwrap(),
             fall: NonZeroU32::new(fall).unwrap(),
@@ -163,6 +175,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             budget,
             flap,
             panic,
+            turns,
         },
     )
 }
@@ -172,6 +185,7 @@ fn plain_policy() -> impl Strategy<Value = Policy> {
     demote_policy().prop_map(|policy| Policy {
         budget: Budget::OFF,
         flap: FlapPolicy::OFF,
+        turns: None,
         ..policy
     })
 }
@@ -219,6 +233,11 @@ fn to_input(op: &Op, at: Instant) -> Input {
                 failing_since: failing.map(|steps| at - STEP * steps),
             },
         ),
+        Op::Turn(steps) => Input::Turn(Turn::Yours {
+            until: at + STEP * *steps,
+        }),
+        Op::WaitsForTurn => Input::Turn(Turn::Waits("ams1 joins".into())),
+        Op::CutOff => Input::Turn(Turn::CutOff("alone".into())),
         Op::Timeout => Input::Timeout,
         Op::Expiry => Input::Expiry,
         Op::Restart => Input::Restart,
