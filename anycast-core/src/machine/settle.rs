@@ -219,7 +219,8 @@ impl Machine {
 
     /// Whether a check has failed, or has not risen.
     pub(super) fn has_failed_check(&self) -> bool {
-        self.critical().any(|check| check.state.phase() != Phase::Up)
+        self.critical()
+            .any(|check| check.state.phase() != Phase::Up)
     }
 
     /// Pays for the change to `wanted` if it is one, or says what may be had instead.

@@ -350,7 +350,10 @@ fn in_turn_only_a_turn_makes_it_preferred() {
         if at_once {
             // Cut off, it does; else it waits.
             let leaving = State::Auto(Standing::Leaving);
-            assert!(states.iter().any(obeys) || from == leaving, "{from} {event}");
+            assert!(
+                states.iter().any(obeys) || from == leaving,
+                "{from} {event}"
+            );
             assert!(states.contains(&leaving) || from == State::Auto(Standing::Held));
         }
     }

@@ -295,7 +295,9 @@ impl Turns {
     pub(super) fn giver(&self) -> Option<&NodeName> {
         let own = self.gives_turns().then_some(&self.me);
         let gives = |(name, peer): (_, &Peer)| (peer.is_seen && peer.may_give).then_some(name);
-        own.into_iter().chain(self.peers.iter().filter_map(gives)).min()
+        own.into_iter()
+            .chain(self.peers.iter().filter_map(gives))
+            .min()
     }
 
     /// What this node's services that take part are to know of their turns.
@@ -429,4 +431,7 @@ fn follow(
     before.values().any(|old| old.preferred).then_some(now)
 }
 
-const _: () = assert!(VERSION <= 2, "say here what a later version does about turns");
+const _: () = assert!(
+    VERSION <= 2,
+    "say here what a later version does about turns"
+);

@@ -50,7 +50,8 @@ fn turn() -> impl Strategy<Value = Turn> {
         waits.prop_map(TurnAnswer::Waits),
     ];
     let one = (name(), state).prop_map(|(service, state)| ServiceTurn { service, state });
-    (any::<u64>(), prop::collection::vec(one, 0..5)).prop_map(|(id, services)| Turn { id, services })
+    (any::<u64>(), prop::collection::vec(one, 0..5))
+        .prop_map(|(id, services)| Turn { id, services })
 }
 
 fn services() -> impl Strategy<Value = Vec<ServiceName>> {

@@ -2,9 +2,7 @@
 //! it.
 
 use super::fields::{Fields, Read};
-use super::{
-    MAX_SERVICES, Message, TURN, TURN_REQUEST, VERSION, VOTE, VOTE_REQUEST, WireError,
-};
+use super::{MAX_SERVICES, Message, TURN, TURN_REQUEST, VERSION, VOTE, VOTE_REQUEST, WireError};
 use crate::service::{NodeName, ServiceName};
 
 /// Where a service stands with its turns, as its status says.
@@ -161,9 +159,11 @@ impl Turn {
             fields.put(1, one.service.as_str().as_bytes());
             let (state, duration, node) = match &one.state {
                 TurnAnswer::Given(duration) => (GIVEN, Some(duration), None),
-                TurnAnswer::Waits(WaitsFor::Node { node, leaves }) => {
-                    (if *leaves { NODE_LEAVES } else { NODE_JOINS }, None, Some(node))
-                }
+                TurnAnswer::Waits(WaitsFor::Node { node, leaves }) => (
+                    if *leaves { NODE_LEAVES } else { NODE_JOINS },
+                    None,
+                    Some(node),
+                ),
                 TurnAnswer::Waits(WaitsFor::Settling) => (SETTLING, None, None),
                 TurnAnswer::Waits(WaitsFor::Beginning) => (BEGINNING, None, None),
                 TurnAnswer::Waits(WaitsFor::Nothing) => (NOTHING, None, None),

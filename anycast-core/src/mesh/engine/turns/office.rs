@@ -111,8 +111,13 @@ impl Turns {
             let Some(first) = self.first(service, wishes) else {
                 continue;
             };
-            let is_free = self.offices.get(service).is_some_and(|o| o.holder.is_none());
-            let is_time = self.gives_at(service, first.spacing).is_some_and(|at| at <= now);
+            let is_free = self
+                .offices
+                .get(service)
+                .is_some_and(|o| o.holder.is_none());
+            let is_time = self
+                .gives_at(service, first.spacing)
+                .is_some_and(|at| at <= now);
             if is_free && is_time {
                 self.hand_over(now, service, &first);
                 given.insert(first.node);
@@ -291,7 +296,9 @@ impl Turns {
         }
         let spacing = wishes.iter().find(|wish| wish.node == *node);
         let spacing = spacing.map_or(Duration::ZERO, |wish| wish.spacing);
-        let began = self.lead_since().map(|since| since + bound(TURN_FOR) + spacing);
+        let began = self
+            .lead_since()
+            .map(|since| since + bound(TURN_FOR) + spacing);
         if began.is_none_or(|began| began > now) {
             return WaitsFor::Beginning;
         }

@@ -34,7 +34,10 @@ fn one_changes_at_a_time_and_everybody_joins_in_the_end() {
     println!("{count} seeds: {total:?}");
     if many {
         for (what, count) in total.all() {
-            assert!(count >= 200, "{what} happened {count} times only: {total:?}");
+            assert!(
+                count >= 200,
+                "{what} happened {count} times only: {total:?}"
+            );
         }
     }
 }

@@ -183,7 +183,11 @@ impl Node {
         let Some((_, state)) = turns.and_then(|turns| turns.states().next()) else {
             return false;
         };
-        if self.process.as_ref().is_some_and(|p| p.told.as_ref() == Some(&state)) {
+        if self
+            .process
+            .as_ref()
+            .is_some_and(|p| p.told.as_ref() == Some(&state))
+        {
             return false;
         }
         let turn = match &state {
@@ -215,7 +219,10 @@ impl Node {
         let Some(process) = &self.process else {
             return false;
         };
-        let state = process.turns.as_ref().and_then(|turns| turns.states().next());
+        let state = process
+            .turns
+            .as_ref()
+            .and_then(|turns| turns.states().next());
         state.is_some_and(|(_, state)| process.told.as_ref() != Some(&state))
     }
 

@@ -51,6 +51,7 @@ enum Event {
     Up(usize, usize, u64),
     Down(usize, usize, u64),
     Dial(usize, usize),
+    Start(usize),
     Misfortune,
 }
 
@@ -72,6 +73,8 @@ pub(super) struct World {
     cut: Vec<(usize, usize)>,
     /// Only whole sides are cut off from each other.
     by_sides: bool,
+    /// One misfortune comes upon the other.
+    hectic: bool,
     turned: Vec<Turned>,
     /// The changes that were made in them.
     changed: Vec<Turned>,
@@ -98,7 +101,8 @@ impl World {
         }
         world.close();
         for node in &world.nodes {
-            node.judge().map_err(|broken| format!("{}: {broken}", node.name))?;
+            node.judge()
+                .map_err(|broken| format!("{}: {broken}", node.name))?;
         }
         // The giver waits by its own clock.
         let least = world.spacing * 95 / 100;
@@ -124,6 +128,7 @@ impl World {
             broken: None,
             cut: Vec::new(),
             by_sides: false,
+            hectic: false,
             turned: Vec::new(),
             changed: Vec::new(),
             counts: Counts::default(),
@@ -131,6 +136,7 @@ impl World {
         let size = usize::try_from(world.range(2, 6)).unwrap();
         world.spacing = Duration::from_secs(world.range(1, 15));
         world.by_sides = world.chance(50);
+        world.hectic = world.chance(60);
         let base = Instant::now();
         for index in 0..size {
             let rate = SECOND - DRIFT + world.range(0, 2 * DRIFT);
@@ -161,7 +167,11 @@ impl World {
         let (now, spacing) = (self.now, self.spacing);
         self.nodes[index].start(now, spacing, &peers);
         self.nodes[index].runs_out = None;
-        for event in [Event::Probe(index), Event::Status(index), Event::Parts(index)] {
+        for event in [
+            Event::Probe(index),
+            Event::Status(index),
+            Event::Parts(index),
+        ] {
             self.put(now, event);
         }
         for other in (0..size).filter(|n| *n != index) {
@@ -174,7 +184,10 @@ impl World {
         self.counted("kill");
         self.release(index);
         let judged = self.nodes[index].judge();
-        self.broken = self.broken.take().or(judged.err().map(|broken| broken.to_string()));
+        self.broken = self
+            .broken
+            .take()
+            .or(judged.err().map(|broken| broken.to_string()));
         self.nodes[index].process = None;
         let dead_man = u64::try_from(DEAD_MAN.as_micros()).unwrap();
         let at = self.now + self.range(dead_man / 2, dead_man * 9 / 10);
@@ -289,7 +302,9 @@ impl World {
             }
             Event::Dial(one, other) => {
                 let pair = (one.min(other), one.max(other));
-                let both = [one, other].iter().all(|n| self.nodes[*n].process.is_some());
+                let both = [one, other]
+                    .iter()
+                    .all(|n| self.nodes[*n].process.is_some());
                 if !both || self.cut.contains(&pair) || self.stands.contains_key(&pair) {
                     return None;
                 }
@@ -327,9 +342,17 @@ impl World {
                 self.turns(at)?.handle_down(clock, &name);
                 Some(at)
             }
+            Event::Start(index) => {
+                if self.nodes[index].process.is_none() {
+                    self.counted("start");
+                    self.start(index);
+                }
+                None
+            }
             Event::Misfortune => {
                 self.misfortune();
-                let again = now + self.range(SECOND, 40 * SECOND);
+                let most = if self.hectic { 5 } else { 30 };
+                let again = now + self.range(100_000, most * SECOND);
                 if again < CHAOS {
                     self.put(again, Event::Misfortune);
                 }
@@ -383,15 +406,25 @@ impl World {
             self.once(at, event);
         }
         let node = &self.nodes[index];
-        let wants = node.process.as_ref().map(|p| p.machine.preference() == Preference::Preferred);
+        let wants = node
+            .process
+            .as_ref()
+            .map(|p| p.machine.preference() == Preference::Preferred);
         if wants.is_some_and(|wants| wants != node.is_preferred) {
-            let at = now + self.range(1000, 2 * SECOND);
+            // Now and then an announcer hangs.
+            let most = if self.chance(15) { 15 } else { 2 };
+            let at = now + self.range(1000, most * SECOND);
             self.once(at, Event::Apply(index));
         }
         self.note_turn(index);
-        let holders: Vec<_> = (0..self.nodes.len()).filter(|n| self.has_turn(*n)).collect();
+        let holders: Vec<_> = (0..self.nodes.len())
+            .filter(|n| self.has_turn(*n))
+            .collect();
         if holders.len() > 1 {
-            return Err(format!("two have the turn: {holders:?}; {}", self.describe()));
+            return Err(format!(
+                "two have the turn: {holders:?}; {}",
+                self.describe()
+            ));
         }
         Ok(())
     }
@@ -419,7 +452,8 @@ impl World {
 
     fn has_turn(&self, index: usize) -> bool {
         let node = &self.nodes[index];
-        node.turn().is_some_and(|until| until > node.clock.at(self.now))
+        node.turn()
+            .is_some_and(|until| until > node.clock.at(self.now))
     }
 
     fn note_turn(&mut self, index: usize) {
@@ -466,7 +500,7 @@ impl World {
         let Some(connection) = self.ends.get(&(from, to)).copied() else {
             return;
         };
-        let is_late = self.chance(3);
+        let is_late = self.chance(if self.hectic { 15 } else { 3 });
         let copies = if self.chance(4) {
             0
         } else if self.chance(4) {
@@ -498,19 +532,26 @@ impl World {
     fn misfortune(&mut self) {
         let size = u64::try_from(self.nodes.len()).unwrap();
         let index = usize::try_from(self.range(0, size - 1)).unwrap();
-        match self.range(0, 9) {
-            0 | 1 if self.nodes[index].process.is_some() => self.kill(index),
-            0..=2 if self.nodes[index].process.is_none() => {
-                self.counted("start");
-                self.start(index);
+        match self.range(0, 10) {
+            0 | 1 => {
+                if self.nodes[index].process.is_some() {
+                    self.kill(index);
+                }
+                let most = if self.chance(70) { 3 } else { 40 };
+                let again = self.now + self.range(0, most * SECOND);
+                self.put(again, Event::Start(index));
             }
-            3 => {
+            2 | 3 => {
                 self.counted("cut");
                 let ones = self.range(1, (1 << size) - 2);
                 for one in 0..self.nodes.len() {
                     for other in one + 1..self.nodes.len() {
                         let apart = (ones >> one) & 1 != (ones >> other) & 1;
-                        let cuts = if self.by_sides { apart } else { self.chance(30) };
+                        let cuts = if self.by_sides {
+                            apart
+                        } else {
+                            self.chance(30)
+                        };
                         if cuts {
                             self.cut.push((one, other));
                             self.break_off(one, other);
@@ -529,14 +570,17 @@ impl World {
             7 => self.nodes.iter_mut().for_each(|node| node.is_well = true),
             8 => {
                 self.counted("drain");
-                let now = self.now;
-                self.nodes[index].order(now, true);
+                self.order(index, true);
             }
-            _ => {
-                let now = self.now;
-                self.nodes.iter_mut().for_each(|node| node.order(now, false));
-            }
+            9 => self.order(index, false),
+            _ => (0..self.nodes.len()).for_each(|index| self.order(index, false)),
         }
+    }
+
+    fn order(&mut self, index: usize, drain: bool) {
+        let now = self.now;
+        self.nodes[index].order(now, drain);
+        self.once(now, Event::Parts(index));
     }
 
     fn dial_all(&mut self) {
@@ -550,13 +594,12 @@ impl World {
 
     fn heal(&mut self) {
         self.cut.clear();
-        let now = self.now;
         for index in 0..self.nodes.len() {
             self.nodes[index].is_well = true;
             if self.nodes[index].process.is_none() {
                 self.start(index);
             }
-            self.nodes[index].order(now, false);
+            self.order(index, false);
         }
         self.dial_all();
     }
