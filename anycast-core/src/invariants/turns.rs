@@ -1,6 +1,6 @@
 //! The property of an equal-cost set: who joins and leaves does so in turn.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{History, Orders, Reckoning, Step, Violation, broken};
@@ -95,31 +95,33 @@ impl Turns {
 #[derive(Debug, Default)]
 struct Leaving {
     orders: Orders,
-    ordered_since: Option<Instant>,
-    /// An input of readiness that says no, and since when it does.
-    unready: BTreeMap<CheckName, Instant>,
+    /// The inputs of readiness that say no.
+    unready: BTreeSet<CheckName>,
+    /// Since when there has been one or the other without a break.
+    since: Option<Instant>,
 }
 
 impl Leaving {
-    /// Whether one has been there for as long as it may be waited.
+    /// Whether that is as long ago as may be waited.
     fn hear(&mut self, step: &Step, policy: &TurnPolicy) -> bool {
-        match self.orders.hear(step) {
-            None => self.ordered_since = None,
-            Some(_) => {
-                self.ordered_since.get_or_insert(step.at);
-            }
-        }
+        let is_ordered = self.orders.hear(step).is_some();
         if let Input::Readiness(name, readiness) = &step.input {
             match readiness {
-                Readiness::Ready => drop(self.unready.remove(name)),
+                Readiness::Ready => {
+                    self.unready.remove(name);
+                }
                 Readiness::NotReady(_) => {
-                    self.unready.entry(name.clone()).or_insert(step.at);
+                    self.unready.insert(name.clone());
                 }
                 Readiness::Unknown(_) => {}
             }
         }
-        let mut since = self.unready.values().chain(&self.ordered_since);
-        since.any(|since| step.at.saturating_duration_since(*since) >= policy.leave_within)
+        if !is_ordered && self.unready.is_empty() {
+            self.since = None;
+            return false;
+        }
+        let since = *self.since.get_or_insert(step.at);
+        step.at.saturating_duration_since(since) >= policy.leave_within
     }
 }
 

@@ -190,6 +190,14 @@ fn plain_policy() -> impl Strategy<Value = Policy> {
     })
 }
 
+/// It is preferred without being told that it may.
+fn without_turns(policy: Policy) -> Policy {
+    Policy {
+        turns: None,
+        ..policy
+    }
+}
+
 fn plain(mut ops: Vec<(u32, Op)>) -> Vec<(u32, Op)> {
     ops.retain(|(_, op)| !matches!(op, Op::Readiness(_) | Op::Peer(..)));
     ops
@@ -540,6 +548,33 @@ fn f6_equal_levels_choose_as_if_all_were_healthy() {
 }
 
 #[test]
+fn f12_joins_and_leaves_in_turn_and_an_order_waits_for_no_longer() {
+    let turns = (0u32..10).prop_map(|steps| TurnPolicy {
+        spacing: STEP,
+        leave_within: STEP * steps,
+    });
+    check(
+        "f12_joins_and_leaves_in_turn",
+        (policy(), turns, any::<bool>(), without_restarts()),
+        |(policy, turns, adopted, ops)| {
+            let policy = Policy {
+                turns: Some(turns),
+                ..policy
+            };
+            let start = Instant::now();
+            let machine = machine(policy, adopted, start).with_readiness(&[source()]);
+            let history = run_with(machine, adopted, start, &ops, true);
+            holds(invariants::f12_changes_in_turn(&history))?;
+            holds(invariants::f9_order_outranks_health(&history))?;
+            if policy.fail_safe == FailSafe::Demote {
+                holds(invariants::f3_hysteresis(&history))?;
+            }
+            Ok(())
+        },
+    );
+}
+
+#[test]
 fn f10_an_empty_list_of_checks_removes_none() {
     check(
         "f10_an_empty_list_of_checks_removes_none",
@@ -627,7 +662,7 @@ fn f11_services_are_independent_and_inputs_idempotent() {
 fn f11_repeated_decisions_change_no_route() {
     check(
         "f11_repeated_decisions_change_no_route",
-        (demote_policy(), 1usize..40),
+        (demote_policy().prop_map(without_turns), 1usize..40),
         |(policy, repeats)| {
             let start = Instant::now();
             let mut kernel = Kernel::new(identity("tftp").addresses, STEP * 30);

@@ -251,3 +251,10 @@ impl Machine {
         since.checked_add(self.policy.turns?.leave_within)
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test starts somewhere in real time"
+)]
+mod tests;
