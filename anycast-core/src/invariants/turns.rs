@@ -74,19 +74,19 @@ impl Default for Turns {
 impl Turns {
     /// Whether this step brings a turn that was not there before.
     fn hear(&mut self, at: Instant, input: &Input) -> bool {
-        match input {
-            Input::Turn(Turn::Yours { until }) if *until > at => {
-                self.last.replace(*until) != Some(*until)
-            }
-            Input::Turn(Turn::Waits(_)) => {
+        let Input::Turn(turn) = input else {
+            return false;
+        };
+        match turn {
+            Turn::Yours { until } => *until > at && self.last.replace(*until) != Some(*until),
+            Turn::Waits(_) => {
                 self.is_cut_off = false;
                 false
             }
-            Input::Turn(Turn::CutOff(_)) => {
+            Turn::CutOff(_) => {
                 self.is_cut_off = true;
                 false
             }
-            _ => false,
         }
     }
 }

@@ -261,16 +261,7 @@ impl World {
                 let machine = nodes[at].machine.as_mut()?;
                 machine.handle_turn(now, Turn::Yours { until });
             }
-            Act::Wait(at, is_together) => {
-                let node = &mut nodes[at];
-                let turn = if is_together {
-                    Turn::Waits("told in the model".into())
-                } else {
-                    Turn::CutOff("told in the model".into())
-                };
-                node.machine.as_mut()?.handle_turn(now, turn);
-                node.is_together = is_together;
-            }
+            Act::Wait(at, is_together) => Self::wait(&mut nodes[at], now, is_together)?,
             Act::Crash(at) => {
                 let node = &mut nodes[at];
                 node.machine.take()?;
@@ -304,6 +295,18 @@ impl World {
             }
         }
         self.carry_out(nodes);
+        Some(())
+    }
+
+    fn wait(node: &mut Node, now: Instant, is_together: bool) -> Option<()> {
+        let reason = "told in the model".into();
+        let turn = if is_together {
+            Turn::Waits(reason)
+        } else {
+            Turn::CutOff(reason)
+        };
+        node.machine.as_mut()?.handle_turn(now, turn);
+        node.is_together = is_together;
         Some(())
     }
 

@@ -1,4 +1,4 @@
-//! Property tests of F1 to F5 and F9 to F11 on random histories.
+//! Property tests of F1 to F5 and F9 to F12 on random histories.
 //!
 //! Domains are small on purpose (three checks, three peers, milliseconds from a handful), so
 //! that inputs collide. At least [`CASES`] cases each; `PROPTEST_CASES` may ask for more.

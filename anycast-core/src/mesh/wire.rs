@@ -493,7 +493,9 @@ impl ServiceStatus {
         if let Some(failing) = self.failing_for {
             fields.put(3, &failing.to_be_bytes());
         }
-        if let Some(outlives) = self.outlives {
+        if let Some(outlives) = self.outlives
+            && VERSION >= 2
+        {
             fields.put(4, &outlives.to_be_bytes());
         }
         fields.0

@@ -198,11 +198,9 @@ impl Links {
             Output::Heard { .. } => {} // in the views
             Output::Asked { .. } | Output::Granted { .. } => {
                 // Full, or nobody takes part: nothing is promised and nothing taken.
-                let _ = self
-                    .asks
-                    .borrow()
-                    .as_ref()
-                    .map(|asks| asks.try_send(output));
+                if let Some(asks) = self.asks.borrow().as_ref() {
+                    let _ = asks.try_send(output);
+                }
             }
         }
     }

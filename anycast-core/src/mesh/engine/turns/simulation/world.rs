@@ -288,6 +288,32 @@ impl World {
                 }
                 None
             }
+            event @ (Event::Deliver { .. } | Event::Dial(..) | Event::Up(..) | Event::Down(..)) => {
+                self.happen_between(event)
+            }
+            Event::Start(index) => {
+                if self.nodes[index].process.is_none() {
+                    self.counted("start");
+                    self.start(index);
+                }
+                None
+            }
+            Event::Misfortune => {
+                self.misfortune();
+                let most = if self.hectic { 5 } else { 30 };
+                let again = now + self.range(100_000, most * SECOND);
+                if again < CHAOS {
+                    self.put(again, Event::Misfortune);
+                }
+                None
+            }
+        }
+    }
+
+    /// What happens to a connection.
+    fn happen_between(&mut self, event: Event) -> Option<usize> {
+        let now = self.now;
+        match event {
             Event::Deliver {
                 to,
                 from,
@@ -342,22 +368,15 @@ impl World {
                 self.turns(at)?.handle_down(clock, &name);
                 Some(at)
             }
-            Event::Start(index) => {
-                if self.nodes[index].process.is_none() {
-                    self.counted("start");
-                    self.start(index);
-                }
-                None
-            }
-            Event::Misfortune => {
-                self.misfortune();
-                let most = if self.hectic { 5 } else { 30 };
-                let again = now + self.range(100_000, most * SECOND);
-                if again < CHAOS {
-                    self.put(again, Event::Misfortune);
-                }
-                None
-            }
+            Event::Wake(_)
+            | Event::Probe(_)
+            | Event::Status(_)
+            | Event::Tell(_)
+            | Event::Parts(_)
+            | Event::Apply(_)
+            | Event::RunsOut(_)
+            | Event::Start(_)
+            | Event::Misfortune => None,
         }
     }
 
@@ -443,7 +462,17 @@ impl World {
         let changes = match &event {
             Event::Tell(index) => self.nodes[*index].is_untold(),
             Event::Parts(index) => self.nodes[*index].is_unasked(self.spacing),
-            _ => true,
+            Event::Apply(_)
+            | Event::Wake(_)
+            | Event::Probe(_)
+            | Event::Status(_)
+            | Event::RunsOut(_)
+            | Event::Deliver { .. }
+            | Event::Up(..)
+            | Event::Down(..)
+            | Event::Dial(..)
+            | Event::Start(_)
+            | Event::Misfortune => true,
         };
         if changes {
             self.put(at, event);
@@ -515,10 +544,8 @@ impl World {
                 self.range(1000, 60_000)
             };
             // A status that is overtaken would end a connection.
-            let delay = match message {
-                Message::Status(_) => 1000,
-                _ => delay,
-            };
+            let is_status = matches!(message, Message::Status(_));
+            let delay = if is_status { 1000 } else { delay };
             let event = Event::Deliver {
                 to,
                 from,
