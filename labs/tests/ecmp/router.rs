@@ -1,13 +1,13 @@
 //! The router: BIRD, which hears every site, and a kernel that spreads flows over those of one cost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anycast_labs::{Netns, Proc, eventually, isolate, require};
 
@@ -30,10 +30,11 @@ pub(crate) enum Kind {
 }
 
 /// The sites that the router takes for the nearest, as they come and go.
-pub(crate) type Seen = Vec<(Instant, BTreeSet<usize>)>;
+type Seen = Vec<BTreeSet<usize>>;
 
 /// BIRD at the router and at each site, and what the router has had of them.
 pub(crate) struct Routing {
+    sites: usize,
     _daemons: Vec<Proc>,
     seen: Arc<Mutex<Seen>>,
     over: Arc<AtomicBool>,
@@ -57,7 +58,7 @@ impl Routing {
                 lab.hub.run(&line).unwrap();
             }
         }
-        let seen = Arc::new(Mutex::new(vec![(Instant::now(), BTreeSet::new())]));
+        let seen = Arc::new(Mutex::new(vec![BTreeSet::new()]));
         let over = Arc::new(AtomicBool::new(false));
         let watch = Watch {
             socket: socket("hub"),
@@ -72,6 +73,7 @@ impl Routing {
             .enter(move || thread::spawn(move || watch.run()))
             .unwrap();
         Self {
+            sites: lab.sites.len(),
             _daemons: daemons,
             seen,
             over,
@@ -81,7 +83,7 @@ impl Routing {
 
     /// The sites that the router takes for the nearest now.
     pub(crate) fn members(&self) -> BTreeSet<usize> {
-        self.seen.lock().unwrap().last().unwrap().1.clone()
+        self.seen.lock().unwrap().last().unwrap().clone()
     }
 
     /// Waits until these are.
@@ -94,10 +96,9 @@ impl Routing {
         }
     }
 
-    /// Since then: when it changed, and to what.
-    pub(crate) fn since(&self, then: Instant) -> Seen {
-        let seen = self.seen.lock().unwrap();
-        seen.iter().filter(|(at, _)| *at >= then).cloned().collect()
+    /// When the router heard of each that is among the nearest now, by its own clock.
+    pub(crate) fn joined(&self) -> BTreeMap<usize, Duration> {
+        table(&socket("hub"), self.sites).unwrap()
     }
 }
 
@@ -123,41 +124,46 @@ struct Watch {
 impl Watch {
     fn run(&self) {
         while !self.over.load(Ordering::Relaxed) {
-            if let Some(members) = self.members()
-                && self.seen.lock().unwrap().last().unwrap().1 != members
+            let table = table(&self.socket, self.sites);
+            if let Some(members) = table.map(|table| table.into_keys().collect())
+                && self.seen.lock().unwrap().last().unwrap() != &members
             {
                 if self.kind == Kind::Resilient {
                     follow(&members);
                 }
-                self.seen.lock().unwrap().push((Instant::now(), members));
+                self.seen.lock().unwrap().push(members);
             }
             thread::sleep(LOOK);
         }
     }
+}
 
-    fn members(&self) -> Option<BTreeSet<usize>> {
-        let mut command = Command::new("birdc");
-        command.arg("-s").arg(&self.socket);
-        let route = format!("{SERVICE}/32");
-        let output = command
-            .args(["show", "route", "all", "for", &route])
-            .output()
-            .ok()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut members = BTreeSet::new();
-        let mut via = None;
-        for line in text.lines().map(str::trim) {
-            if let Some(rest) = line.strip_prefix("via ") {
-                let hop = rest.split_whitespace().next()?;
-                via = (0..self.sites).find(|site| address(*site) == hop);
-            } else if let Some(level) = line.strip_prefix("BGP.local_pref: ")
-                && level == BOOST
-            {
-                members.extend(via);
-            }
+/// The sites that the router takes for the nearest, and when it heard that of each.
+fn table(socket: &Path, sites: usize) -> Option<BTreeMap<usize, Duration>> {
+    let mut command = Command::new("birdc");
+    command.arg("-s").arg(socket);
+    let route = format!("{SERVICE}/32");
+    let output = command
+        .args(["show", "route", "all", "for", &route])
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let (mut found, mut at, mut via) = (BTreeMap::new(), None, None);
+    for line in text.lines().map(str::trim) {
+        if let Some((_, rest)) = line.split_once(" [") {
+            // `unicast [ams1 1795827907.363] * (100) [i]`
+            let stamp = rest.split_once(']')?.0.split_whitespace().nth(1)?;
+            at = Some(Duration::from_secs_f64(stamp.parse().ok()?));
+        } else if let Some(rest) = line.strip_prefix("via ") {
+            let hop = rest.split_whitespace().next()?;
+            via = (0..sites).find(|site| address(*site) == hop);
+        } else if let Some(level) = line.strip_prefix("BGP.local_pref: ")
+            && level == BOOST
+        {
+            found.insert(via?, at?);
         }
-        Some(members)
     }
+    Some(found)
 }
 
 /// The group has these as its next hops.
@@ -223,7 +229,7 @@ fn site_config(number: usize) -> String {
 
 fn router_config(lab: &Lab, kind: Kind) -> String {
     let mut text =
-        "log stderr all;\nrouter id 10.30.0.1;\nprotocol device { scan time 1; }\n".to_owned();
+        "log stderr all;\nrouter id 10.30.0.1;\ntimeformat route \"%s.%3f\";\nprotocol device { scan time 1; }\n".to_owned();
     if kind == Kind::Plain {
         text += "protocol kernel { merge paths on; ipv4 { export where source = RTS_BGP; }; }\n";
     }
