@@ -1,13 +1,15 @@
 //! What the fuzzer calls, and what an ordinary test calls with the committed corpora: whatever a
 //! peer may say on the mesh's control stream. None may panic.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use anycast_core::mesh::engine::turns::{Need, Part};
 use anycast_core::mesh::engine::{ConnectionId, Engine};
 use anycast_core::mesh::wire::{
-    MAX_FRAME, MAX_SERVICES, Message, ServiceStatus, WireError, frame_length,
+    MAX_FRAME, MAX_SERVICES, Message, ServiceStatus, TurnStage, WireError, frame_length,
 };
-use anycast_core::service::NodeName;
+use anycast_core::service::{NodeName, ServiceName};
 
 /// Outputs of one input at most: two peers, each cut off, or told a few things.
 const OUTPUTS: usize = 16;
@@ -70,12 +72,15 @@ pub(crate) fn mesh_engine(bytes: &[u8]) {
         let id = ConnectionId(u64::from(*much));
         match what & 0x07 {
             0 => engine.handle_connected(now, peer, id),
-            1 => engine.handle_closed(peer, id, "it ended".into()),
+            1 => engine.handle_closed(now, peer, id, "it ended".into()),
             2 => {
                 now += Duration::from_millis(20 * u64::from(*much));
                 engine.handle_timeout(now, wall);
             }
-            3 => engine.handle_status(now, services(*much)),
+            3 => {
+                engine.handle_status(now, services(*much));
+                engine.handle_parts(now, parts(*much));
+            }
             // The wall clock jumps.
             4 => wall = i64::MIN.wrapping_add(i64::from(*much) << 56),
             _ => {
@@ -110,5 +115,22 @@ fn services(much: u8) -> Vec<ServiceStatus> {
         preferred: much & 1 != 0,
         draining: much & 2 != 0,
         failing_for: (much & 4 != 0).then(|| u64::MAX << (much >> 3)),
+        outlives: (much & 8 != 0).then(|| u64::MAX << (much >> 3)),
+        turn: TurnStage::Idle,
     }]
+}
+
+/// What this node wants of turns.
+fn parts(much: u8) -> BTreeMap<ServiceName, Part> {
+    let need = match much & 0x30 {
+        0x00 => Need::Nothing,
+        0x10 => Need::Turn { leaves: false },
+        0x20 => Need::Turn { leaves: true },
+        _ => Need::Uses { leaves: true },
+    };
+    let spacing = Duration::from_millis(10 * u64::from(much));
+    let name = "tftp".parse().ok().filter(|_| much & 0x40 != 0);
+    name.map(|name| (name, Part { spacing, need }))
+        .into_iter()
+        .collect()
 }

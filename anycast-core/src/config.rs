@@ -236,6 +236,21 @@ pub struct ServiceTable {
     pub on_stop: OnStopKey,
     /// How long `on_stop = "keep"` keeps the boost. Default 10 min, at most a day.
     pub keep_for: Option<Period>,
+    /// For nodes of one cost: they join and leave one at a time. Absent: whenever they like.
+    pub turns: Option<TurnsTable>,
+}
+
+/// The table `[service.turns]`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TurnsTable {
+    /// For how long nothing may have changed in the fleet before the next change. Default 10 s, at
+    /// most an hour.
+    pub spacing: Option<Period>,
+    /// How long what leaves, by an order or since its data are not ready, waits for its turn at
+    /// most. Default 60 s, at most an hour; 0: it does not wait.
+    pub leave_within: Option<Period>,
 }
 
 impl ServiceTable {

@@ -18,6 +18,7 @@
 //! | F9 | an operator's order outranks health and survives restarts | [`f9_order_outranks_health`] |
 //! | F10 | an absent or empty list never means "remove all" | [`f10_empty_list_removes_nothing`] |
 //! | F11 | services are independent; inputs are idempotent; time is monotonic only | [`f11_same_levels`] |
+//! | F12 | in an equal-cost set who joins and who leaves in order does so in turn, one at a time | [`f12_changes_in_turn`], [`f12_one_at_a_time`] |
 
 mod fleet;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod fleet;
     reason = "a test starts somewhere in real time"
 )]
 mod tests;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,12 +41,14 @@ pub use self::fleet::{
     Announced, Consent, Site, Watched, f5_withdraws_with_consent, f6_same_best_path,
     f7_permanent_copy, f8_dead_man,
 };
+use self::turns::Patience;
+pub use self::turns::{Turned, f12_changes_in_turn, f12_one_at_a_time};
 pub use crate::machine::Input;
 
 /// A rule was broken: which, and where in the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// `"F1"` to `"F11"`.
+    /// `"F1"` to `"F12"`.
     pub rule: &'static str,
     /// What happened.
     pub what: String,
@@ -132,6 +136,7 @@ impl Orders {
             | Input::Members(_)
             | Input::Grant(..)
             | Input::GrantRequest(..)
+            | Input::Turn(_)
             | Input::Checks(_)
             | Input::Policy(_)
             | Input::Timeout
@@ -147,19 +152,27 @@ impl Orders {
 }
 
 /// F9: while an operator's order stands, exactly what was ordered is decided, whatever the
-/// checks say and however often the node restarts.
+/// checks say and however often the node restarts. Where nodes take turns, a node that is preferred
+/// when it is ordered to leave may stay so until its turn, for `leave_within` at most; once it has
+/// obeyed it obeys.
 ///
 /// # Errors
 /// The first step at which something else was decided.
 pub fn f9_order_outranks_health(history: &History) -> Result<(), Violation> {
     let mut orders = Orders::default();
+    let mut patience = Patience::default();
+    let mut was_preferred = history.adopted;
     for (index, step) in history.steps.iter().enumerate() {
-        let obeyed = match orders.hear(step) {
+        let ordered = orders.hear(step);
+        let obeyed = match ordered {
             None => true,
             Some(Order::Demote) => step.preference == Preference::Demoted,
             Some(Order::Withdraw) => step.preference.is_withdrawn(),
         };
-        if !obeyed {
+        let (policy, is_ordered) = (history.policy.turns, ordered.is_some());
+        let waits = patience.allows(step, is_ordered, was_preferred, policy);
+        was_preferred = step.preference == Preference::Preferred;
+        if !obeyed && !waits {
             return broken("F9", index, step, "an operator ordered otherwise");
         }
     }
@@ -276,6 +289,7 @@ pub fn f3_hysteresis(history: &History) -> Result<(), Violation> {
             | Input::Members(_)
             | Input::Grant(..)
             | Input::GrantRequest(..)
+            | Input::Turn(_)
             | Input::Timeout => {}
         }
         let ordered = orders.hear(step).is_some();
@@ -310,6 +324,7 @@ impl History {
         self.policy.budget.refill.is_zero()
             && self.policy.flap.limit == 0
             && self.policy.fail_safe == FailSafe::Demote
+            && self.policy.turns.is_none()
             && !self.has(foreign)
     }
 }

@@ -28,7 +28,7 @@
 //! | [`machine`] | from verdicts to a preference | none |
 //! | [`reconcile`] | from a preference to what is in force | none |
 //! | [`catchment`] | which client networks a node answers most | none |
-//! | [`invariants`] | one function for each safety property F1 to F11 | none |
+//! | [`invariants`] | one function for each safety property F1 to F12 | none |
 //! | `record` | a machine's inputs written down, and replayed (feature `record`) | none |
 //! | `node` | the driver (feature `node`) | tokio |
 //! | `mesh` | the nodes of a fleet, talking to each other (feature `mesh`) | tokio, quinn |

@@ -37,6 +37,10 @@
 //! [`Level`](crate::announce::Level) has no withdrawn value (F1). Every automatic change is
 //! paid for from the [`Budget`] (F4).
 //!
+//! Where several nodes share a cost, a healthy one that is to be preferred, and one that is to stop
+//! being so by an order or for want of readiness, waits for its [`Turn`] ([`TurnPolicy`], off by
+//! default). What fails does not.
+//!
 //! The states and their transitions are drawn in `docs/machine.svg`; the table behind the
 //! drawing is `src/machine/snapshots/transitions.txt`, made from this code by its tests.
 //!
@@ -82,6 +86,7 @@ mod table;
     reason = "a test starts somewhere in real time"
 )]
 mod tests;
+mod turns;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -99,6 +104,8 @@ pub use self::input::Input;
 pub use self::policy::{FailSafe, Intent, Policy, WithdrawPolicy};
 pub use self::readiness::{Readiness, ReadinessState};
 pub use self::state::{Standing, State};
+use self::turns::Turns;
+pub use self::turns::{Move, Turn, TurnPolicy};
 
 use crate::announce::{Decision, InForce, Lifetime, Role};
 use crate::health::{Reason, Severity, Verdict};
@@ -196,6 +203,7 @@ pub struct Machine {
     fleet: Fleet,
     bucket: Bucket,
     flaps: Flaps,
+    turns: Turns,
     /// Adopted as preferred and not yet confirmed by every check.
     adopting: bool,
     /// Since when the service is not healthy.
@@ -241,6 +249,7 @@ impl Machine {
             fleet: Fleet::new(now),
             bucket: Bucket::new(&policy.budget, now),
             flaps: Flaps::new(adopting, now),
+            turns: Turns::new(),
             adopting,
             failing_since: (!adopting).then_some(now),
             state: State::Auto(standing),

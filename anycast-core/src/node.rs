@@ -81,14 +81,14 @@ pub use self::orders::{
 };
 pub use self::peers::{
     ClientNetworkStatus, ClientsStatus, DataSetStatus, MeshPeerStatus, MeshStatus,
-    PeerServiceStatus,
+    PeerServiceStatus, PeerTurn,
 };
 pub use self::spec::{InFlight, OnStop, ServiceSpec};
 #[cfg(feature = "mesh")]
 pub(crate) use self::status::seconds;
 pub use self::status::{
     CheckSnapshot, CheckStatus, DrainSnapshot, DrainStatus, IntentStatus, NodeStatus, PeerStatus,
-    ReadinessStatus, ServiceStatus, Snapshot,
+    ReadinessStatus, ServiceStatus, Snapshot, TurnSnapshot, TurnStatus,
 };
 
 use self::inputs::FleetNews;
@@ -98,7 +98,7 @@ use self::probes::Pool;
 use crate::announce::Role;
 use crate::drain;
 use crate::intent_store::MAX_LASTS;
-use crate::machine::{ChecksError, PeerReport, Policy};
+use crate::machine::{ChecksError, PeerReport, Policy, Turn};
 use crate::service::{CheckName, NodeName, ServiceName};
 
 /// Longest time one `apply` or `observe` may take; then it is dropped and counts as failed.
@@ -312,7 +312,11 @@ impl Node {
     /// Carries out each service's [`OnStop`] and ends every task, all services side by side.
     /// Where the boost is not kept it waits for the whole drain: until the routes have
     /// converged and nothing is in flight any more, at most about
-    /// [`drain::Settings::longest`]. The service must go on serving until this returns.
+    /// [`drain::Settings::longest`], and before that for its turn to leave, where it takes part
+    /// ([`TurnPolicy::leave_within`]). The service must go on serving until this returns.
+    ///
+    /// [`TurnPolicy::leave_within`]: crate::machine::TurnPolicy::leave_within
+    ///
     /// Dropping the future aborts what is left.
     pub async fn stop(self) {
         self.stop_all(None).await;
@@ -333,7 +337,8 @@ impl Node {
         }
         let limits = self.services.iter().map(|service| {
             let settings = *service.drain.borrow();
-            spec::stop_limit(settings, service.dead_man)
+            let turn = service.snapshot.borrow().leave_within();
+            turn + spec::stop_limit(settings, service.dead_man)
         });
         let limit = limits.max().unwrap_or(STOP_TIMEOUT) + Duration::from_secs(1);
         let ends = tokio::time::Instant::now() + limit;
@@ -541,6 +546,17 @@ impl NodeHandle {
         let news = FleetNews::GrantRequest(peer, duration, answer);
         self.send(service, Command::Fleet(news)).await?;
         Ok(granted.await.unwrap_or(None))
+    }
+
+    /// Whose turn it is to join or leave, for a service with a [`TurnPolicy`].
+    ///
+    /// # Errors
+    /// [`NodeError::UnknownService`] or [`NodeError::Ended`].
+    ///
+    /// [`TurnPolicy`]: crate::machine::TurnPolicy
+    pub async fn tell_turn(&self, service: &ServiceName, turn: Turn) -> Result<(), NodeError> {
+        let news = FleetNews::Turn(turn);
+        self.send(service, Command::Fleet(news)).await
     }
 
     /// What the service's machine was told since it started and what it decided, as the text

@@ -202,6 +202,7 @@ fn kind(machine: &Machine, input: &Input) -> Kind {
         | Input::Members(_)
         | Input::Grant(..)
         | Input::GrantRequest(..)
+        | Input::Turn(_)
         | Input::Policy(_)
         | Input::Expiry => {}
     }

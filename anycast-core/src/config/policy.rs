@@ -4,14 +4,18 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{ConfigError, FailSafeKey, Period, ServiceTable, invalid};
-use crate::machine::{Budget, FailSafe, FlapPolicy, PanicPolicy, Policy, WithdrawPolicy};
+use super::{ConfigError, FailSafeKey, Period, ServiceTable, TurnsTable, invalid};
+use crate::machine::{
+    Budget, FailSafe, FlapPolicy, PanicPolicy, Policy, TurnPolicy, WithdrawPolicy,
+};
 
 /// Longest of the times below: a week. None of them means anything beyond it.
 const MAX_TIME: Duration = Duration::from_secs(7 * 86_400);
+/// Longest of those of `[service.turns]`.
+const MAX_TURN_TIME: Duration = Duration::from_secs(3600);
 
 impl ServiceTable {
-    /// Rise, fall, hold-down, budget, flapping, the fleet's panic threshold, fail-safe.
+    /// Rise, fall, hold-down, budget, flapping, the fleet's panic threshold, turns, fail-safe.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] for a value out of range, or one that has no effect here.
@@ -38,6 +42,10 @@ impl ServiceTable {
             budget: self.budget(path, default.budget)?,
             flap: self.flap(path, default.flap)?,
             panic: self.panic(path, default.panic)?,
+            turns: self
+                .turns
+                .map(|table| turns(path, table, TurnPolicy::default()))
+                .transpose()?,
         })
     }
 
@@ -83,6 +91,21 @@ impl ServiceTable {
             fresh_for: default.fresh_for,
         })
     }
+}
+
+fn turns(path: &Path, table: TurnsTable, default: TurnPolicy) -> Result<TurnPolicy, ConfigError> {
+    let time = |key: &str, given: Option<Period>, default| {
+        let time = given.map_or(default, Period::get);
+        if time > MAX_TURN_TIME {
+            let key = format!("[service.turns] {key}");
+            return Err(invalid(path, key, "must be at most 1h"));
+        }
+        Ok(time)
+    };
+    Ok(TurnPolicy {
+        spacing: time("spacing", table.spacing, default.spacing)?,
+        leave_within: time("leave_within", table.leave_within, default.leave_within)?,
+    })
 }
 
 fn time(

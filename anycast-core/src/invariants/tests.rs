@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::announce::{Level, Role, Withdrawal};
-use crate::machine::{Budget, CheckId, WithdrawPolicy};
+use crate::machine::{Budget, CheckId, Turn, TurnPolicy, WithdrawPolicy};
 use crate::service::NodeName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -301,4 +301,109 @@ fn f11_sees_another_level_and_another_moment() {
     other = one.clone();
     other.steps.push(one.steps[1].clone());
     f11_same_levels(&one, &other).unwrap();
+}
+
+fn in_turn() -> Policy {
+    Policy {
+        rise: NonZeroU32::MIN,
+        fall: NonZeroU32::MIN,
+        hold_down: Duration::ZERO,
+        turns: Some(TurnPolicy {
+            spacing: SECOND,
+            leave_within: SECOND * 2,
+        }),
+        ..policy()
+    }
+}
+
+fn waits() -> Input {
+    Input::Turn(Turn::Waits("fra1 joins".into()))
+}
+
+#[test]
+fn f9_lets_an_order_wait_for_its_turn_and_no_longer() {
+    let judge = |steps: &[_]| f9_order_outranks_health(&history(in_turn(), true, steps));
+    let (drain, wait) = (|| order(false, None), Input::Timeout);
+    let waiting = [
+        (waits(), PREFERRED),
+        (drain(), PREFERRED),
+        (wait.clone(), PREFERRED),
+        (wait.clone(), DEMOTED),
+    ];
+    judge(&waiting).unwrap();
+    let mut late = waiting.to_vec();
+    late[3].1 = PREFERRED;
+    breaks("F9", judge(&late));
+    let again = [(drain(), DEMOTED), (wait.clone(), PREFERRED)];
+    breaks("F9", judge(&again));
+    let rises = history(in_turn(), false, &[(drain(), PREFERRED)]);
+    breaks("F9", f9_order_outranks_health(&rises));
+    let without = Policy {
+        turns: None,
+        ..in_turn()
+    };
+    let without = history(without, true, &waiting);
+    breaks("F9", f9_order_outranks_health(&without));
+}
+
+#[test]
+fn f12_sees_a_change_out_of_turn() {
+    let start = Instant::now();
+    let turn = |seconds| {
+        Input::Turn(Turn::Yours {
+            until: start + SECOND * seconds,
+        })
+    };
+    let joins = |steps: &[_]| f12_changes_in_turn(&history(in_turn(), false, steps));
+    joins(&[(good(), DEMOTED), (turn(100), PREFERRED)]).unwrap();
+    breaks("F12", joins(&[(good(), PREFERRED)]));
+    breaks("F12", joins(&[(turn(100), DEMOTED), (good(), PREFERRED)]));
+    let twice = [
+        (good(), DEMOTED),
+        (turn(100), PREFERRED),
+        (bad(), DEMOTED),
+        (good(), DEMOTED),
+        (turn(100), PREFERRED),
+    ];
+    breaks("F12", joins(&twice));
+    let leaves = |steps: &[_]| f12_changes_in_turn(&history(in_turn(), true, steps));
+    let drain = || order(false, None);
+    leaves(&[(drain(), DEMOTED)]).unwrap(); // it has heard of nobody yet
+    breaks("F12", leaves(&[(waits(), PREFERRED), (drain(), DEMOTED)]));
+    leaves(&[
+        (waits(), PREFERRED),
+        (drain(), PREFERRED),
+        (turn(100), DEMOTED),
+    ])
+    .unwrap();
+    leaves(&[(waits(), PREFERRED), (bad(), DEMOTED)]).unwrap();
+    let late = [
+        (waits(), PREFERRED),
+        (drain(), PREFERRED),
+        (Input::Timeout, PREFERRED),
+        (Input::Timeout, DEMOTED),
+    ];
+    leaves(&late).unwrap();
+    let early = [
+        (waits(), PREFERRED),
+        (drain(), PREFERRED),
+        (Input::Timeout, DEMOTED),
+    ];
+    breaks("F12", leaves(&early));
+}
+
+#[test]
+fn f12_sees_two_that_change_at_once() {
+    let turned = |node: &str, from, until| Turned {
+        node: NodeName::new(node).unwrap(),
+        from: SECOND * from,
+        until: SECOND * until,
+    };
+    let (a, b) = (turned("a", 0, 5), turned("b", 8, 9));
+    f12_one_at_a_time(&[b.clone(), a.clone()], SECOND * 3).unwrap();
+    breaks("F12", f12_one_at_a_time(&[a.clone(), b], SECOND * 4));
+    let long = turned("a", 0, 20);
+    let within = [long, turned("b", 1, 2), turned("c", 10, 11)];
+    breaks("F12", f12_one_at_a_time(&within, Duration::ZERO));
+    f12_one_at_a_time(&[a], SECOND).unwrap();
 }

@@ -221,6 +221,7 @@ impl Machine {
                     None => "the update budget".into(),
                 })
             }
+            State::Auto(Standing::Queued) => Some(self.reason_to_be_raised()),
             State::Auto(Standing::Parked) => {
                 let wait = self
                     .flaps

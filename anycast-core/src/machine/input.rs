@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CheckId, CheckRule, Intent, Machine, PeerReport, Policy, Readiness};
+use super::{CheckId, CheckRule, Intent, Machine, PeerReport, Policy, Readiness, Turn};
 use crate::health::Verdict;
 use crate::service::{CheckName, NodeName};
 
@@ -24,6 +24,8 @@ pub enum Input {
     Grant(NodeName, Instant),
     /// A peer asked for a grant.
     GrantRequest(NodeName, Duration),
+    /// What the fleet says of this node's turn.
+    Turn(Turn),
     /// The list of checks was replaced.
     Checks(Vec<CheckRule>),
     /// The policy was replaced.
@@ -53,6 +55,7 @@ impl Machine {
             Input::GrantRequest(peer, duration) => {
                 self.handle_grant_request(now, peer.clone(), *duration);
             }
+            Input::Turn(turn) => self.handle_turn(now, turn.clone()),
             Input::Checks(checks) => {
                 if self.handle_checks(now, checks).is_err() {
                     self.handle_timeout(now);

@@ -87,6 +87,10 @@ struct Node {
     answers: Vec<Option<Instant>>,
     /// Grants that arrived, reckoned apart from the machine.
     grants: Vec<Option<Instant>>,
+    /// The fleet has said that this node is not alone.
+    is_together: bool,
+    /// It has joined or left out of turn (F12).
+    broke: bool,
 }
 
 type Nodes = Vec<Node>;
@@ -123,6 +127,10 @@ enum Act {
     Start(usize),
     /// The boost ran out while the process stood still.
     Expiry(usize),
+    /// It is this node's turn.
+    Turn(usize),
+    /// It has to wait for its turn; or it is cut off.
+    Wait(usize, bool),
 }
 
 /// A fleet, and what may happen to it.
@@ -184,6 +192,34 @@ impl World {
 
     /// What happens; `None` where it cannot.
     fn happen(&self, nodes: &mut Nodes, act: Act) -> Option<()> {
+        let preferred = |node: &Node| {
+            let machine = node.machine.as_ref()?;
+            Some(machine.preference() == Preference::Preferred)
+        };
+        let before: Vec<_> = nodes.iter().map(preferred).collect();
+        self.act(nodes, act)?;
+        if self.policy.turns.is_none() {
+            return Some(());
+        }
+        for (at, before) in before.into_iter().enumerate() {
+            let (node, has_turn) = (&mut nodes[at], act == Act::Turn(at));
+            let may_leave = has_turn
+                || !node.reckoned.up
+                || !node.is_together
+                // An order has waited for long enough.
+                || matches!(act, Act::Tick | Act::Expiry(_));
+            node.broke |= match (before, preferred(node)) {
+                (Some(false), Some(true)) => !has_turn,
+                (Some(true), Some(false)) => !may_leave,
+                (None, _) | (_, None) | (Some(false), Some(false)) | (Some(true), Some(true)) => {
+                    false
+                }
+            };
+        }
+        Some(())
+    }
+
+    fn act(&self, nodes: &mut Nodes, act: Act) -> Option<()> {
         let now = self.base;
         match act {
             Act::Tick => return self.tick(nodes),
@@ -220,11 +256,18 @@ impl World {
                 node.grants[of] = Some(until);
             }
             Act::Report(at, to) => self.report(nodes, at, to)?,
+            Act::Turn(at) => {
+                let until = now + TICK;
+                let machine = nodes[at].machine.as_mut()?;
+                machine.handle_turn(now, Turn::Yours { until });
+            }
+            Act::Wait(at, is_together) => Self::wait(&mut nodes[at], now, is_together)?,
             Act::Crash(at) => {
                 let node = &mut nodes[at];
                 node.machine.take()?;
                 node.answers.fill(None);
                 node.grants.fill(None);
+                node.is_together = false;
                 node.reckoned = Reckoned::new(false, &self.policy);
             }
             Act::Start(at) => {
@@ -252,6 +295,18 @@ impl World {
             }
         }
         self.carry_out(nodes);
+        Some(())
+    }
+
+    fn wait(node: &mut Node, now: Instant, is_together: bool) -> Option<()> {
+        let reason = "told in the model".into();
+        let turn = if is_together {
+            Turn::Waits(reason)
+        } else {
+            Turn::CutOff(reason)
+        };
+        node.machine.as_mut()?.handle_turn(now, turn);
+        node.is_together = is_together;
         Some(())
     }
 
@@ -322,6 +377,9 @@ impl World {
                 for _ in 0..self.policy.rise.get() {
                     self.happen(&mut nodes, Act::Verdict(at, Said::Healthy));
                 }
+                if self.policy.turns.is_some() {
+                    self.happen(&mut nodes, Act::Turn(at));
+                }
                 self.happen(&mut nodes, Act::Apply(at));
             }
             self.tick(&mut nodes);
@@ -351,6 +409,7 @@ impl World {
                 }
                 State::Auto(Standing::Held) => !node.reckoned.up && self.reports,
                 State::Auto(Standing::Waiting | Standing::Parked) => node.reckoned.up,
+                State::Auto(Standing::Queued | Standing::Leaving) => node.reckoned.up,
                 State::Auto(Standing::Unready) => false,
                 State::Drained | State::Withdrawn => self.orders,
             })
@@ -406,9 +465,17 @@ impl World {
         self.machines(state)
             .all(|(_, machine)| match machine.intent() {
                 Intent::Auto => true,
+                // It waits for its turn, for a bounded time.
+                _ if machine.state() == State::Auto(Standing::Leaving) => {
+                    self.policy.turns.is_some() && machine.leaves_at() > Some(self.base)
+                }
                 Intent::Demote { .. } => machine.preference() == Preference::Demoted,
                 Intent::Withdraw { .. } => machine.preference().is_withdrawn(),
             })
+    }
+
+    fn f12(&self, state: &Nodes) -> bool {
+        state.iter().all(|node| !node.broke)
     }
 
     fn some(&self, state: &Nodes, wanted: State) -> bool {
@@ -437,6 +504,8 @@ impl Model for World {
             stands: Stands::Demoted,
             answers: vec![None; self.size],
             grants: vec![None; self.size],
+            is_together: false,
+            broke: false,
         };
         let mut nodes: Nodes = (0..self.size).map(node).collect();
         self.retime(&mut nodes, self.base);
@@ -461,6 +530,9 @@ impl Model for World {
             }
             if self.late {
                 acts.push(Act::Apply(at));
+            }
+            if self.policy.turns.is_some() {
+                acts.extend([Act::Turn(at), Act::Wait(at, true), Act::Wait(at, false)]);
             }
             for other in (0..self.size).filter(|other| *other != at) {
                 let neighbour = (at + 1) % self.size == other;
@@ -488,6 +560,7 @@ impl Model for World {
             Property::always("F5", Self::f5),
             Property::always("F6", Self::f6),
             Property::always("F9", Self::f9),
+            Property::always("F12", Self::f12),
             Property::always("all recover", Self::recovers),
             Property::sometimes("all are preferred", |_, nodes: &Nodes| {
                 nodes.iter().all(|node| node.stands == Stands::Preferred)
@@ -501,6 +574,14 @@ impl Model for World {
             let holds =
                 |world: &Self, nodes: &Nodes| world.some(nodes, State::Auto(Standing::Held));
             properties.push(Property::sometimes("one holds", holds));
+        }
+        if self.policy.turns.is_some() {
+            let joins =
+                |world: &Self, nodes: &Nodes| world.some(nodes, State::Auto(Standing::Queued));
+            let leaves =
+                |world: &Self, nodes: &Nodes| world.some(nodes, State::Auto(Standing::Leaving));
+            properties.push(Property::sometimes("one waits to join", joins));
+            properties.push(Property::sometimes("one waits to leave", leaves));
         }
         if self.orders {
             let drained = |world: &Self, nodes: &Nodes| world.some(nodes, State::Drained);
@@ -524,6 +605,7 @@ impl Machine {
         self.fleet.retime(now, &self.policy.panic, to);
         self.bucket.retime(now, &self.policy.budget, to);
         self.flaps.retime(now, to);
+        self.turns.retime(to);
         if self.policy.panic.percent < 100 {
             moved(&mut self.failing_since);
         } else {
@@ -549,6 +631,7 @@ fn plain() -> Policy {
             fresh_for: TICK * 2,
         },
         fail_safe: FailSafe::Demote,
+        turns: None,
     }
 }
 
@@ -596,6 +679,29 @@ fn one_node_with_counts_a_hold_down_a_budget_and_orders() {
         ..world(1, policy)
     };
     world.check("one node", 20_000);
+}
+
+#[test]
+fn one_node_that_takes_turns() {
+    let two = NonZeroU32::new(2).unwrap();
+    let policy = Policy {
+        rise: two,
+        turns: Some(TurnPolicy {
+            spacing: TICK,
+            leave_within: TICK * 2,
+        }),
+        budget: Budget {
+            burst: two,
+            refill: TICK * 2,
+        },
+        ..plain()
+    };
+    let world = World {
+        orders: true,
+        crashes: true,
+        ..world(1, policy)
+    };
+    world.check("one node that takes turns", 500);
 }
 
 #[test]

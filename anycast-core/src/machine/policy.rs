@@ -3,7 +3,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::{Duration, Instant};
 
-use super::{Budget, FlapPolicy, PanicPolicy};
+use super::{Budget, FlapPolicy, PanicPolicy, TurnPolicy};
 use crate::health::Reason;
 
 /// What to do with the route of a service that is not healthy.
@@ -52,6 +52,8 @@ pub struct Policy {
     pub flap: FlapPolicy,
     /// When too much of the fleet falls at once to be believed.
     pub panic: PanicPolicy,
+    /// Whether it joins and leaves in turn. Default: not.
+    pub turns: Option<TurnPolicy>,
 }
 
 impl Default for Policy {
@@ -66,6 +68,7 @@ impl Default for Policy {
             budget: Budget::default(),
             flap: FlapPolicy::default(),
             panic: PanicPolicy::default(),
+            turns: None,
         }
     }
 }

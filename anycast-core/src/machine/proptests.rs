@@ -1,4 +1,4 @@
-//! Property tests of F1 to F5 and F9 to F11 on random histories.
+//! Property tests of F1 to F5 and F9 to F12 on random histories.
 //!
 //! Domains are small on purpose (three checks, three peers, milliseconds from a handful), so
 //! that inputs collide. At least [`CASES`] cases each; `PROPTEST_CASES` may ask for more.
@@ -91,6 +91,10 @@ enum Op {
     Readiness(u8),
     /// Who, whether preferred, and for how long it has been failing.
     Peer(u8, bool, Option<u32>),
+    /// For so long, waiting, cut off.
+    Turn(u32),
+    WaitsForTurn,
+    CutOff,
     Timeout,
     Expiry,
     Restart,
@@ -114,6 +118,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0u8..3).prop_map(Op::Readiness),
         2 => (0u8..4, any::<bool>(), proptest::option::of(0u32..20))
             .prop_map(|(peer, preferred, failing)| Op::Peer(peer, preferred, failing)),
+        2 => (0u32..20).prop_map(Op::Turn),
+        1 => Just(Op::WaitsForTurn),
+        1 => Just(Op::CutOff),
         2 => Just(Op::Timeout),
         1 => Just(Op::Expiry),
         1 => Just(Op::Restart),
@@ -154,8 +161,13 @@ fn policy() -> impl Strategy<Value = Policy> {
         fresh_for: STEP * fresh,
     });
     let counts = (1u32..4, 1u32..4, 0u32..10);
-    (fail_safe, counts, flap, budget, panic).prop_map(
-        |(fail_safe, (rise, fall, hold_down), flap, budget, panic)| Policy {
+    let turns = (0u32..10).prop_map(|steps| TurnPolicy {
+        spacing: STEP,
+        leave_within: STEP * steps,
+    });
+    let turns = proptest::option::of(turns);
+    (fail_safe, counts, flap, budget, panic, turns).prop_map(
+        |(fail_safe, (rise, fall, hold_down), flap, budget, panic, turns)| Policy {
             fail_safe,
             rise: NonZeroU32::new(rise).unwrap(),
             fall: NonZeroU32::new(fall).unwrap(),
@@ -163,6 +175,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             budget,
             flap,
             panic,
+            turns,
         },
     )
 }
@@ -172,8 +185,17 @@ fn plain_policy() -> impl Strategy<Value = Policy> {
     demote_policy().prop_map(|policy| Policy {
         budget: Budget::OFF,
         flap: FlapPolicy::OFF,
+        turns: None,
         ..policy
     })
+}
+
+/// It is preferred without being told that it may.
+fn without_turns(policy: Policy) -> Policy {
+    Policy {
+        turns: None,
+        ..policy
+    }
 }
 
 fn plain(mut ops: Vec<(u32, Op)>) -> Vec<(u32, Op)> {
@@ -219,6 +241,11 @@ fn to_input(op: &Op, at: Instant) -> Input {
                 failing_since: failing.map(|steps| at - STEP * steps),
             },
         ),
+        Op::Turn(steps) => Input::Turn(Turn::Yours {
+            until: at + STEP * *steps,
+        }),
+        Op::WaitsForTurn => Input::Turn(Turn::Waits("ams1 joins".into())),
+        Op::CutOff => Input::Turn(Turn::CutOff("alone".into())),
         Op::Timeout => Input::Timeout,
         Op::Expiry => Input::Expiry,
         Op::Restart => Input::Restart,
@@ -521,6 +548,33 @@ fn f6_equal_levels_choose_as_if_all_were_healthy() {
 }
 
 #[test]
+fn f12_joins_and_leaves_in_turn_and_an_order_waits_for_no_longer() {
+    let turns = (0u32..10).prop_map(|steps| TurnPolicy {
+        spacing: STEP,
+        leave_within: STEP * steps,
+    });
+    check(
+        "f12_joins_and_leaves_in_turn",
+        (policy(), turns, any::<bool>(), without_restarts()),
+        |(policy, turns, adopted, ops)| {
+            let policy = Policy {
+                turns: Some(turns),
+                ..policy
+            };
+            let start = Instant::now();
+            let machine = machine(policy, adopted, start).with_readiness(&[source()]);
+            let history = run_with(machine, adopted, start, &ops, true);
+            holds(invariants::f12_changes_in_turn(&history))?;
+            holds(invariants::f9_order_outranks_health(&history))?;
+            if policy.fail_safe == FailSafe::Demote {
+                holds(invariants::f3_hysteresis(&history))?;
+            }
+            Ok(())
+        },
+    );
+}
+
+#[test]
 fn f10_an_empty_list_of_checks_removes_none() {
     check(
         "f10_an_empty_list_of_checks_removes_none",
@@ -608,7 +662,7 @@ fn f11_services_are_independent_and_inputs_idempotent() {
 fn f11_repeated_decisions_change_no_route() {
     check(
         "f11_repeated_decisions_change_no_route",
-        (demote_policy(), 1usize..40),
+        (demote_policy().prop_map(without_turns), 1usize..40),
         |(policy, repeats)| {
             let start = Instant::now();
             let mut kernel = Kernel::new(identity("tftp").addresses, STEP * 30);

@@ -92,9 +92,14 @@ impl Machine {
         let held = faulty && self.is_held_back(now);
         self.flaps.note(now, !faulty || held, &self.policy.flap);
         let (wanted, reason) = self.wanted(held);
-        let state = if paid { self.pay(now, wanted) } else { wanted };
+        let state = if paid {
+            self.pay(now, wanted)
+        } else {
+            self.forget_turn();
+            wanted
+        };
         let reason = if state == wanted {
-            reason
+            self.with_turn_missed(reason)
         } else {
             self.unpaid_reason(state, &reason)
         };
@@ -212,16 +217,31 @@ impl Machine {
         }
     }
 
+    /// Whether a check has failed, or has not risen.
+    pub(super) fn has_failed_check(&self) -> bool {
+        self.critical()
+            .any(|check| check.state.phase() != Phase::Up)
+    }
+
     /// Pays for the change to `wanted` if it is one, or says what may be had instead.
     fn pay(&mut self, now: Instant, wanted: State) -> State {
         let (from, to) = (self.state.preference(), wanted.preference());
+        let may_raise = self.bucket.allows_raise();
+        if let Some(standing) = self.wait_for_turn(now, wanted, may_raise) {
+            let instead = State::Auto(standing);
+            // From a withdrawal to waiting for more.
+            if rank(from) != rank(instead.preference()) {
+                self.bucket.spend(now, &self.policy.budget);
+            }
+            return instead;
+        }
         if rank(from) == rank(to) {
             return wanted;
         }
         let raises = to == Preference::Preferred;
         // After an automatic withdrawal a token must be left for taking it back.
         let yields = wanted == State::Yielded;
-        if (raises || yields) && !self.bucket.allows_raise() {
+        if (raises || yields) && !may_raise {
             let (standing, _) = self.standing(false);
             let instead = State::Auto(if raises { Standing::Waiting } else { standing });
             if rank(from) != rank(instead.preference()) {
@@ -234,6 +254,9 @@ impl Machine {
     }
 
     fn unpaid_reason(&self, state: State, reason: &Reason) -> Reason {
+        if let State::Auto(standing @ (Standing::Queued | Standing::Leaving)) = state {
+            return self.reason_to_wait(standing, reason);
+        }
         if state == State::Auto(Standing::Waiting) {
             return "healthy, but the route changed too often: the update budget is used up".into();
         }
@@ -266,7 +289,11 @@ impl Machine {
         let held = self.state == State::Auto(Standing::Held);
         let consent = policy.fail_safe != FailSafe::Demote;
         let fleet = self.fleet.due(&policy.panic, held, consent);
+        let leaves = self
+            .leaves_at()
+            .map(|at| (at, "what leaves waits no longer for its turn"));
         rises
+            .chain(leaves)
             .chain(intent)
             .chain(budget)
             .chain(parked)

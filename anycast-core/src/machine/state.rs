@@ -17,6 +17,11 @@ pub enum Standing {
     Healthy,
     /// Not healthy, but too much of the fleet fails at once to believe it: stays preferred.
     Held,
+    /// Healthy and ready, but others of the fleet change first: a raise has to wait for its turn.
+    Queued,
+    /// Ordered to leave, or not ready any more, but others of the fleet change first: stays preferred
+    /// until its turn, for a bounded time.
+    Leaving,
     /// Healthy and ready, but a raise has to wait for the update budget.
     Waiting,
     /// Flapped too often; demoted until it has been steady.
@@ -34,10 +39,13 @@ impl Standing {
     #[must_use]
     pub const fn level(self) -> Level {
         match self {
-            Self::Adopted | Self::Healthy | Self::Held => Level::Preferred,
-            Self::Waiting | Self::Parked | Self::Unready | Self::Rising | Self::Failed => {
-                Level::Demoted
-            }
+            Self::Adopted | Self::Healthy | Self::Held | Self::Leaving => Level::Preferred,
+            Self::Queued
+            | Self::Waiting
+            | Self::Parked
+            | Self::Unready
+            | Self::Rising
+            | Self::Failed => Level::Demoted,
         }
     }
 
@@ -46,6 +54,8 @@ impl Standing {
             Self::Adopted => "adopted",
             Self::Healthy => "healthy",
             Self::Held => "held",
+            Self::Queued => "queued",
+            Self::Leaving => "leaving",
             Self::Waiting => "waiting",
             Self::Parked => "parked",
             Self::Unready => "unready",

@@ -64,6 +64,15 @@ const EVENTS: &[Event] = &[
     ("boost runs out", |m, at| {
         m.handle_expiry(at);
     }),
+    ("has its turn", |m, at| {
+        m.handle_turn(at, Turn::Yours { until: at + SECOND });
+    }),
+    ("waits for turn", |m, at| {
+        m.handle_turn(at, Turn::Waits("fra1 joins".into()));
+    }),
+    ("is cut off", |m, at| {
+        m.handle_turn(at, Turn::CutOff("1 of 3 nodes are seen".into()));
+    }),
     ("time passes", |m, at| {
         m.handle_timeout(at + LONG);
     }),
@@ -115,6 +124,7 @@ fn policy(fail_safe: FailSafe) -> Policy {
             within: SECOND * 30,
             fresh_for: SECOND * 1000,
         },
+        turns: None,
     }
 }
 
@@ -134,8 +144,10 @@ fn shape(m: &Machine) -> String {
     let parked = m.parked_since().is_some();
     let (tokens, grants, falls) = (m.tokens(), m.grants(), m.falls());
     let adopting = m.awaits_first_verdicts();
+    // Without turns it makes no difference.
+    let cut_off = m.policy().turns.is_some() && matches!(m.turn(), Turn::CutOff(_));
     format!(
-        "{} {phases:?} {ready:?} {failing:?} {intent:?} {parked} {tokens} {grants} {falls} {adopting}",
+        "{} {phases:?} {ready:?} {failing:?} {intent:?} {parked} {tokens} {grants} {falls} {adopting} {cut_off}",
         m.state()
     )
 }
@@ -143,13 +155,38 @@ fn shape(m: &Machine) -> String {
 type Table = BTreeMap<(State, &'static str), BTreeSet<State>>;
 
 fn explore(fail_safe: FailSafe) -> Table {
+    explore_with(policy(fail_safe))
+}
+
+/// A node of an equal-cost set.
+fn in_turn() -> Table {
+    let turns = TurnPolicy {
+        spacing: SECOND * 10,
+        leave_within: SECOND * 60,
+    };
+    explore_with(Policy {
+        turns: Some(turns),
+        ..policy(FailSafe::Demote)
+    })
+}
+
+/// Of a node that may withdraw, and of one that takes turns: every state there is.
+fn whole() -> Table {
+    let mut whole = explore(FailSafe::Withdraw(WithdrawPolicy::default()));
+    for (from, to) in in_turn() {
+        whole.entry(from).or_default().extend(to);
+    }
+    whole
+}
+
+fn explore_with(policy: Policy) -> Table {
     let start = Instant::now();
     let mut table = Table::new();
     let mut seen = BTreeSet::new();
     let mut queue = VecDeque::new();
     for observed in [None, Some(InForce::Preferred)] {
         let rules = [CheckName::new("probe").unwrap().into()];
-        let mut machine = Machine::new(identity("dns"), policy(fail_safe), &rules, observed, start)
+        let mut machine = Machine::new(identity("dns"), policy, &rules, observed, start)
             .unwrap()
             .with_readiness(&[sync()])
             .with_members(&[peer()]);
@@ -244,23 +281,27 @@ fn the_transition_table_is_the_committed_one() {
     let demote = explore(FailSafe::Demote);
     let withdraw = explore(FailSafe::Withdraw(WithdrawPolicy::default()));
     let text = format!(
-        "{}\n{}",
+        "{}\n{}\n{}",
         as_text("fail_safe = demote", &demote),
-        as_text("fail_safe = withdraw, one peer", &withdraw)
+        as_text("fail_safe = withdraw, one peer", &withdraw),
+        as_text("fail_safe = demote, in turn", &in_turn())
     );
     snapshot(&root().join("src/machine/snapshots/transitions.txt"), &text);
-    snapshot(&root().join("../docs/machine.dot"), &as_dot(&withdraw));
+    snapshot(&root().join("../docs/machine.dot"), &as_dot(&whole()));
 }
 
 /// F1 once more, over every state that can be reached: under demote only `withdraw` leads to
 /// a withdrawal.
 #[test]
 fn under_demote_only_an_order_leads_to_a_withdrawal() {
-    for ((from, event), states) in explore(FailSafe::Demote) {
+    for ((from, event), states) in explore(FailSafe::Demote).into_iter().chain(in_turn()) {
         for to in states.iter().filter(|to| to.preference().is_withdrawn()) {
             assert_eq!(*to, State::Withdrawn);
             assert!(
-                event == "withdraw" || from == State::Withdrawn,
+                event == "withdraw"
+                    || from == State::Withdrawn
+                    // The order is there, and waits.
+                    || from == State::Auto(Standing::Leaving),
                 "{from} {event} {to}"
             );
         }
@@ -286,14 +327,38 @@ fn unknown_leads_nowhere() {
 
 #[test]
 fn every_state_can_be_reached_and_left() {
-    let table = explore(FailSafe::Withdraw(WithdrawPolicy::default()));
+    let table = whole();
     let reached: BTreeSet<State> = table.keys().map(|(state, _)| *state).collect();
-    assert_eq!(reached.len(), 11, "{reached:?}");
+    assert_eq!(reached.len(), 13, "{reached:?}");
     for state in reached {
         let left = table
             .iter()
             .any(|((from, _), to)| *from == state && to.iter().any(|to| to != from));
         assert!(left, "{state}");
+    }
+}
+
+/// F12 once more: nothing but its turn makes a node of an equal-cost set preferred, and what leaves
+/// by an order leaves in its turn, or when it need not wait for one.
+#[test]
+fn in_turn_only_a_turn_makes_it_preferred() {
+    let is_preferred = |state: State| state.preference() == Preference::Preferred;
+    for ((from, event), states) in in_turn() {
+        let rises = |to: &State| is_preferred(*to) && !is_preferred(from);
+        if event != "has its turn" {
+            assert!(!states.iter().any(rises), "{from} {event} {states:?}");
+        }
+        let obeys = |to: &State| to.is_ordered();
+        let at_once = ["drain", "withdraw"].contains(&event) && is_preferred(from);
+        if at_once {
+            // Cut off, it does; else it waits.
+            let leaving = State::Auto(Standing::Leaving);
+            assert!(
+                states.iter().any(obeys) || from == leaving,
+                "{from} {event}"
+            );
+            assert!(states.contains(&leaving) || from == State::Auto(Standing::Held));
+        }
     }
 }
 

@@ -16,11 +16,14 @@
 //!   off. So is one whose status goes back in time.
 //! - Promises not to withdraw (F5) are asked for while [`handle_wants`](Engine::handle_wants) names
 //!   services: see [`grants`].
+//! - Whose turn it is to join or leave an equal-cost set is agreed on for the services that
+//!   [`handle_parts`](Engine::handle_parts) names: see [`turns`].
 //! - A new connection of a peer replaces its old one: the old one may be dead and not know it yet.
 //! - Nothing here waits for a peer, and a peer's fault touches nobody else.
 
 mod grants;
 mod link;
+pub mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -28,9 +31,11 @@ use std::time::{Duration, Instant};
 use self::grants::Asking;
 pub use self::grants::{ASK_EVERY, ASK_LEAST, Answer, GRANT_FOR};
 use self::link::Link;
+use self::turns::{Part, TurnState, Turns};
 use super::clock::Offset;
 use super::wire::{
-    Clients, DataStatus, Hello, LEAST_VERSION, Message, Ping, Pong, ServiceStatus, Status, VERSION,
+    Clients, DataStatus, Hello, LEAST_VERSION, Message, Ping, Pong, ServiceStatus, Status,
+    TurnStage, VERSION,
 };
 use crate::health::Reason;
 use crate::service::{NodeName, ServiceName};
@@ -129,6 +134,16 @@ pub struct PeerView {
     pub down: Option<Reason>,
 }
 
+/// Whose turn it is, as far as this node knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct TurnsView {
+    /// Who gives the turns.
+    pub giver: Option<NodeName>,
+    /// How it stands with those of this node's services that take part.
+    pub services: BTreeMap<ServiceName, TurnState>,
+}
+
 /// The state of the mesh at one node. See the [module documentation](self).
 #[derive(Debug)]
 pub struct Engine {
@@ -143,6 +158,9 @@ pub struct Engine {
     wants: BTreeSet<ServiceName>,
     /// The last request's.
     request: u64,
+    turns: Turns,
+    /// What the last status said of turns: that this node gives them, and those of its services.
+    said_of_turns: (bool, Vec<TurnStage>),
     sequence: u64,
     outputs: VecDeque<Output>,
 }
@@ -164,6 +182,8 @@ impl Engine {
     #[must_use]
     pub fn new(now: Instant, name: NodeName, incarnation: u64, peers: Vec<NodeName>) -> Self {
         Self {
+            turns: Turns::new(now, name.clone(), &peers, incarnation),
+            said_of_turns: (false, Vec::new()),
             hello: Hello {
                 name,
                 version: VERSION,
@@ -206,6 +226,16 @@ impl Engine {
         })
     }
 
+    /// Whose turn it is, as far as this node knows.
+    #[must_use]
+    pub fn turns(&self) -> TurnsView {
+        let states = self.turns.states();
+        TurnsView {
+            giver: self.turns.giver().cloned(),
+            services: states.map(|(name, state)| (name.clone(), state)).collect(),
+        }
+    }
+
     /// A connection stands with the peer to whom its key belongs.
     pub fn handle_connected(&mut self, now: Instant, peer: &NodeName, id: ConnectionId) {
         let hello = Message::Hello(self.hello.clone());
@@ -215,13 +245,21 @@ impl Engine {
         };
         let old = entry.link.replace(Link::new(id, now));
         if let Some(old) = old {
+            self.turns.handle_down(now, peer);
             self.put(Output::Close(old.id, "replaced by a new connection".into()));
         }
         self.put(Output::Send(id, hello));
+        self.tell_of_turns(now);
     }
 
     /// It has ended.
-    pub fn handle_closed(&mut self, peer: &NodeName, id: ConnectionId, reason: Reason) {
+    pub fn handle_closed(
+        &mut self,
+        now: Instant,
+        peer: &NodeName,
+        id: ConnectionId,
+        reason: Reason,
+    ) {
         let Some(entry) = self.peers.get_mut(peer) else {
             return;
         };
@@ -232,6 +270,8 @@ impl Engine {
         if link.up_since.is_some() {
             self.put(Output::Down(peer.clone(), reason));
         }
+        self.turns.handle_down(now, peer);
+        self.tell_of_turns(now);
     }
 
     /// It was dialled in vain.
@@ -250,9 +290,35 @@ impl Engine {
                 .iter()
                 .zip(&services)
                 .all(|(old, new)| is_alike(old, new));
+        self.turns.handle_own_status(now, &services);
         self.services = services;
         self.services_at = now;
         if !is_same {
+            self.hurry(now);
+        }
+        self.tell_of_turns(now);
+    }
+
+    /// These services of this node take part in turns, and need this: see [`turns`].
+    pub fn handle_parts(&mut self, now: Instant, parts: BTreeMap<ServiceName, Part>) {
+        self.turns.handle_parts(now, parts);
+        self.tell_of_turns(now);
+    }
+
+    /// Says what is to be said of turns, and has peers hear of it in a status.
+    fn tell_of_turns(&mut self, now: Instant) {
+        while let Some((peer, message)) = self.turns.poll_output() {
+            let link = self.peers.get(&peer).and_then(|peer| peer.link.as_ref());
+            let link = link.filter(|link| link.up_since.is_some() && link.version >= 2);
+            if let Some(id) = link.map(|link| link.id) {
+                self.put(Output::Send(id, message));
+            }
+        }
+        let services = self.services.iter();
+        let stages = services.map(|service| self.turns.stage(&service.name));
+        let says = (self.turns.gives_turns(), stages.collect());
+        if says != self.said_of_turns {
+            self.said_of_turns = says;
             self.hurry(now);
         }
     }
@@ -304,27 +370,25 @@ impl Engine {
             return; // of a connection that was replaced
         };
         if !link.takes(now) {
-            self.cut(peer, "it sends too much");
+            self.cut(now, peer, "it sends too much");
             return;
         }
         entry.heard_at = Some(now);
         if link.up_since.is_none() {
             let Message::Hello(hello) = message else {
-                self.cut(peer, "its first message is no Hello");
+                self.cut(now, peer, "its first message is no Hello");
                 return;
             };
             let version = ours.min(hello.version);
             if hello.name != *peer {
                 let name = hello.name;
-                self.cut(
-                    peer,
-                    &format!("it calls itself {name}, and has the key of {peer}"),
-                );
+                let why = format!("it calls itself {name}, and has the key of {peer}");
+                self.cut(now, peer, &why);
             } else if version < least.max(hello.least_version) {
                 let (oldest, newest) = (hello.least_version, hello.version);
                 let why =
                     format!("it speaks versions {oldest} to {newest}; this node {least} to {ours}");
-                self.cut(peer, &why);
+                self.cut(now, peer, &why);
             } else {
                 link.version = version;
                 link.incarnation = hello.incarnation;
@@ -335,12 +399,15 @@ impl Engine {
                 link.asking = Asking::new(now);
                 entry.down = None;
                 self.put(Output::Up(peer.clone()));
+                self.turns.handle_up(now, peer, version);
+                self.tell_of_turns(now);
                 self.speak(now, wall);
             }
             return;
         }
+        let knows_turns = link.version >= 2;
         match message {
-            Message::Hello(_) => self.cut(peer, "a second Hello"),
+            Message::Hello(_) => self.cut(now, peer, "a second Hello"),
             Message::Status(status) => self.handle_peer_status(now, peer, status),
             Message::GrantRequest(request) => self.handle_request(peer, request),
             Message::Grant(grant) => self.handle_grant(now, peer, grant),
@@ -358,7 +425,20 @@ impl Engine {
                     link.clock.add(left, pong.received, pong.sent, wall);
                 }
             }
+            // As a kind that is not known.
+            Message::TurnRequest(_)
+            | Message::Turn(_)
+            | Message::VoteRequest(_)
+            | Message::Vote(_)
+                if !knows_turns => {}
+            Message::TurnRequest(request) => self.turns.handle_request(now, peer, request),
+            Message::Turn(turn) => self.turns.handle_turn(now, peer, &turn),
+            Message::VoteRequest(request) => {
+                self.turns.handle_vote_request(now, peer, request);
+            }
+            Message::Vote(vote) => self.turns.handle_vote(now, peer, vote),
         }
+        self.tell_of_turns(now);
     }
 
     fn handle_peer_status(&mut self, now: Instant, peer: &NodeName, status: Status) {
@@ -369,10 +449,11 @@ impl Engine {
             return;
         };
         if link.sequence.is_some_and(|last| status.sequence <= last) {
-            self.cut(peer, "its status goes back in time");
+            self.cut(now, peer, "its status goes back in time");
             return;
         }
         link.sequence = Some(status.sequence);
+        self.turns.handle_status(now, peer, &status);
         entry.services.clone_from(&status.services);
         entry.services_at = Some(now);
         entry.data = status.data;
@@ -400,8 +481,10 @@ impl Engine {
             .collect();
         let mute: Vec<_> = mute.into_iter().map(|(name, _)| name.clone()).collect();
         for peer in mute {
-            self.cut(&peer, "it has not said Hello");
+            self.cut(now, &peer, "it has not said Hello");
         }
+        self.turns.handle_timeout(now);
+        self.tell_of_turns(now);
         self.speak(now, wall);
     }
 
@@ -410,7 +493,8 @@ impl Engine {
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let links = self.peers.values().filter_map(|peer| peer.link.as_ref());
         let wants = !self.wants.is_empty();
-        links.filter_map(|link| link.due(wants)).min()
+        let turns = self.turns.poll_timeout();
+        links.filter_map(|link| link.due(wants)).chain(turns).min()
     }
 
     /// The next thing to do, if any.
@@ -437,6 +521,7 @@ impl Engine {
                     software: Some(env!("CARGO_PKG_VERSION").into()),
                     data: self.data.clone(),
                     clients: self.clients.clone().filter(|_| tells_clients),
+                    gives_turns: self.turns.gives_turns(),
                 };
                 outputs.push(Output::Send(link.id, Message::Status(status)));
                 link.status_at = now + STATUS_EVERY;
@@ -463,12 +548,13 @@ impl Engine {
         let mut services = self.services.clone();
         for service in &mut services {
             service.failing_for = service.failing_for.map(|time| time.saturating_add(passed));
+            service.turn = self.turns.stage(&service.name);
         }
         services
     }
 
     /// Ends the connection with a peer for its own fault.
-    fn cut(&mut self, peer: &NodeName, reason: &str) {
+    fn cut(&mut self, now: Instant, peer: &NodeName, reason: &str) {
         let Some(entry) = self.peers.get_mut(peer) else {
             return;
         };
@@ -481,6 +567,8 @@ impl Engine {
         if link.up_since.is_some() {
             self.put(Output::Down(peer.clone(), reason));
         }
+        self.turns.handle_down(now, peer);
+        self.tell_of_turns(now);
     }
 
     fn put(&mut self, output: Output) {
@@ -491,12 +579,17 @@ impl Engine {
     }
 }
 
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
 /// But for how long it has failed.
 fn is_alike(old: &ServiceStatus, new: &ServiceStatus) -> bool {
     old.name == new.name
         && old.preferred == new.preferred
         && old.draining == new.draining
         && old.failing_for.is_some() == new.failing_for.is_some()
+        && old.outlives == new.outlives
 }
 
 #[cfg(test)]

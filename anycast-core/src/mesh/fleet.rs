@@ -1,14 +1,17 @@
 //! Between a running node and the mesh: how this node's services are goes out, and what the peers
 //! say of theirs comes in, to the machine's [panic threshold](crate::machine::PanicPolicy). So do
 //! promises not to withdraw (F5): while a service's machine wants them its peers are asked, and
-//! what peers ask its machine answers.
+//! what peers ask its machine answers. And so do turns: what a machine with a
+//! [`TurnPolicy`](crate::machine::TurnPolicy) wants goes to whoever gives them, and it hears whose
+//! turn it is.
 //!
 //! A peer is a member of a service's fleet once it has named the service, and stays one when it is
 //! gone: its report grows old, and says nothing any more ([`PanicPolicy::fresh_for`]).
 //!
 //! # Tasks
 //! One that follows each service, one that gathers what they say, one that passes on what peers
-//! say, one that passes on what they ask and promise, with one for each request. They end when [`Joined`] is dropped, when the mesh has gone, or when the node has. Nothing
+//! say, one that passes on whose turn it is, one that passes on what they ask and promise, with one
+//! for each request. They end when [`Joined`] is dropped, when the mesh has gone, or when the node has. Nothing
 //! of the node waits for them.
 //!
 //! [`PanicPolicy::fresh_for`]: crate::machine::PanicPolicy::fresh_for
@@ -26,15 +29,19 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 
-use super::engine::{Answer, CLIENTS_EVERY, Output, PeerView};
+use super::engine::turns::{Need, Part, TurnState};
+use super::engine::{Answer, CLIENTS_EVERY, Output, PeerView, TurnsView};
 use super::status;
 use super::transport::{Line, Mesh, Views};
-use super::wire::{Clients, DataStatus, MAX_DATA_SETS, MAX_NETWORKS, MAX_SERVICES, ServiceStatus};
+use super::wire::{
+    Clients, DataStatus, MAX_DATA_SETS, MAX_NETWORKS, MAX_SERVICES, ServiceStatus, TurnStage,
+    WaitsFor,
+};
 use crate::CheckName;
 use crate::announce::Preference;
 use crate::health::Reason;
-use crate::machine::{MAX_GRANT, PeerReport};
-use crate::node::{ClientsStatus, MeshStatus, NodeError, NodeHandle, Snapshot};
+use crate::machine::{MAX_GRANT, Move, PeerReport, Turn};
+use crate::node::{ClientsStatus, MeshStatus, NodeError, NodeHandle, Snapshot, TurnSnapshot};
 use crate::reconcile::Confirmation;
 use crate::service::{NodeName, ServiceName};
 use crate::sync::{Lag, Sync};
@@ -159,13 +166,15 @@ pub fn join(node: &NodeHandle, mesh: &Mesh, services: &[ServiceName]) -> Result<
     tasks.spawn(gather(news, line));
     tasks.spawn(pass_on(node.clone(), services.to_vec(), mesh.views()));
     let line = mesh.line();
+    tasks.spawn(tell_turns(node.clone(), line.turns.clone()));
     Ok(Joined { tasks, line })
 }
 
 /// Has `/status` of the node tell of the mesh.
 fn show(node: &NodeHandle, mesh: &Mesh) {
     let (listen, addresses) = (mesh.address(), mesh.addresses().clone());
-    let (views, said) = (mesh.views(), mesh.line().said);
+    let line = mesh.line();
+    let (views, said, turns) = (mesh.views(), line.said, line.turns);
     node.show_mesh(move |now| {
         let views = views.borrow().clone();
         let peers = views.iter();
@@ -174,19 +183,28 @@ fn show(node: &NodeHandle, mesh: &Mesh) {
         MeshStatus {
             listen,
             clients: clients.map(|told| ClientsStatus::new(&told, Duration::ZERO)),
+            giver: turns.borrow().giver.clone(),
             peers: peers.collect(),
         }
     });
 }
 
-/// How a service is, and whether it wants promises.
-type News = (ServiceStatus, bool);
+/// How a service is, and what it wants of the others.
+struct News {
+    status: ServiceStatus,
+    wants_grants: bool,
+    part: Option<Part>,
+}
 
 async fn follow(mut state: watch::Receiver<Snapshot>, tell: mpsc::Sender<News>) {
     loop {
         let news = {
             let snapshot = state.borrow_and_update();
-            (status_of(&snapshot, Instant::now()), snapshot.wants_grants)
+            News {
+                status: status_of(&snapshot, Instant::now()),
+                wants_grants: snapshot.wants_grants,
+                part: snapshot.turn.as_ref().map(part_of),
+            }
         };
         if tell.send(news).await.is_err() || state.changed().await.is_err() {
             return;
@@ -197,7 +215,12 @@ async fn follow(mut state: watch::Receiver<Snapshot>, tell: mpsc::Sender<News>) 
 async fn gather(mut news: mpsc::Receiver<News>, line: Line) {
     // With when it was said: a service that fails has failed for longer when another changes.
     let mut all: BTreeMap<ServiceName, (Instant, ServiceStatus)> = BTreeMap::new();
-    while let Some((status, wants)) = news.recv().await {
+    while let Some(News {
+        status,
+        wants_grants,
+        part,
+    }) = news.recv().await
+    {
         let now = Instant::now();
         let name = status.name.clone();
         all.insert(name.clone(), (now, status));
@@ -206,7 +229,11 @@ async fn gather(mut news: mpsc::Receiver<News>, line: Line) {
         line.said.send_modify(|said| {
             said.services = services;
             said.at = Some(now);
-            if wants {
+            match part {
+                Some(part) => drop(said.parts.insert(name.clone(), part)),
+                None => drop(said.parts.remove(&name)),
+            }
+            if wants_grants {
                 said.wants.insert(name);
             } else {
                 said.wants.remove(&name);
@@ -305,7 +332,70 @@ fn status_of(snapshot: &Snapshot, now: Instant) -> ServiceStatus {
             && snapshot.confirmation == Confirmation::Confirmed,
         draining: snapshot.intent.is_some() || snapshot.drain.is_some(),
         failing_for: failing.map(|time| u64::try_from(time).unwrap_or(u64::MAX)),
+        outlives: snapshot
+            .dead_man
+            .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        turn: TurnStage::Idle, // the engine says
     }
+}
+
+fn part_of(turn: &TurnSnapshot) -> Part {
+    let leaves = |change| change == Move::Leave;
+    Part {
+        spacing: turn.policy.spacing,
+        need: match (turn.wants, turn.uses) {
+            (Some(change), _) => Need::Turn {
+                leaves: leaves(change),
+            },
+            (None, Some(change)) => Need::Uses {
+                leaves: leaves(change),
+            },
+            (None, None) => Need::Nothing,
+        },
+    }
+}
+
+/// Has each service that takes part know how it stands with its turn.
+async fn tell_turns(node: NodeHandle, mut turns: watch::Receiver<TurnsView>) {
+    let mut told: BTreeMap<ServiceName, TurnState> = BTreeMap::new();
+    loop {
+        let now = turns.borrow_and_update().services.clone();
+        for (service, state) in &now {
+            if told.get(service) == Some(state) {
+                continue;
+            }
+            let telling = node.tell_turn(service, turn_of(state));
+            // A loop that has ended changes nothing; one that hangs must not hold up the others,
+            // and is told when it changes next.
+            let _ = timeout(SERVICE_TIME, telling).await;
+        }
+        told = now;
+        if turns.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn turn_of(state: &TurnState) -> Turn {
+    let (giver, what) = match state {
+        TurnState::Has { until } => return Turn::Yours { until: *until },
+        TurnState::CutOff { seen, of } => {
+            let reason = format!("{seen} of {of} nodes of the fleet are seen, no majority");
+            return Turn::CutOff(reason.into());
+        }
+        TurnState::Waits { giver, what } => (giver, what),
+    };
+    let reason = match (giver, what) {
+        (_, WaitsFor::Node { node, leaves: true }) => format!("{node} leaves"),
+        (_, WaitsFor::Node { node, .. }) => format!("{node} joins"),
+        (_, WaitsFor::Settling) => "the last change has to settle".to_owned(),
+        (Some(giver), WaitsFor::Beginning) => {
+            format!("{giver} has begun to give turns, and those before have to end")
+        }
+        (Some(giver), WaitsFor::Nothing) => format!("{giver} is asked"),
+        (None, WaitsFor::Beginning | WaitsFor::Nothing) => "nobody gives turns".to_owned(),
+    };
+    Turn::Waits(reason.into())
 }
 
 async fn pass_on(node: NodeHandle, services: Vec<ServiceName>, mut views: watch::Receiver<Views>) {

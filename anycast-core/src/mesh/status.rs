@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::engine::PeerView;
-use super::wire::ServiceStatus;
-use crate::node::{ClientsStatus, DataSetStatus, MeshPeerStatus, PeerServiceStatus, seconds};
+use super::wire::{ServiceStatus, TurnStage};
+use crate::node::{
+    ClientsStatus, DataSetStatus, MeshPeerStatus, PeerServiceStatus, PeerTurn, seconds,
+};
 use crate::service::NodeName;
 
 pub(super) fn peer(
@@ -57,6 +59,11 @@ fn service(status: &ServiceStatus, passed: Duration) -> PeerServiceStatus {
         preferred: status.preferred,
         draining: status.draining,
         failing_age_s: failing.map(|time| seconds(time.saturating_add(passed))),
+        turn: match status.turn {
+            TurnStage::Idle => None,
+            TurnStage::Waits => Some(PeerTurn::Waits),
+            TurnStage::Has => Some(PeerTurn::Has),
+        },
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) use self::line::{Line, Said};
 pub use self::listen::TELL_EVERY;
 use self::listen::accept;
 use self::streams::{Ports, STREAM_WINDOW};
-use super::engine::{Engine, PeerView};
+use super::engine::{Engine, PeerView, TurnsView};
 use super::identity::{Fingerprint, Identity};
 use super::tls::{self, Pins};
 use super::wire::{Clients, DataStatus, ServiceStatus};
@@ -235,12 +235,14 @@ impl Mesh {
         let (said, heard) = watch::channel(Said::default());
         let (asks, asked) = watch::channel(None);
         let (publish, views) = watch::channel(Vec::new());
+        let (publish_turns, turns) = watch::channel(TurnsView::default());
         let (up, is_up) = watch::channel(Connections::new());
         let (inbox, outside) = mpsc::channel(INBOX);
         let line = Line {
             said,
             answers: inbox.clone(),
             asks,
+            turns,
         };
         let shared = Arc::new(Shared {
             inbox,
@@ -254,6 +256,7 @@ impl Mesh {
         let addresses = addresses.map(|peer| (peer.name.clone(), peer.address));
         let addresses = addresses.collect();
         let mut tasks = JoinSet::new();
+        let publish = (publish, publish_turns);
         tasks.spawn(drive(engine, outside, (heard, asked), publish, up.clone()));
         tasks.spawn(accept(endpoint.clone(), doors, Arc::clone(&shared)));
         for peer in config.peers {

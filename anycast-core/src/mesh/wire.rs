@@ -9,15 +9,19 @@
 //! enough the version changes; [`Hello`] says which ones a node speaks.
 
 mod fields;
+mod turns;
 
 use ipnet::IpNet;
 
 use self::fields::{Fields, Read};
+pub use self::turns::{
+    ServiceTurn, Turn, TurnAnswer, TurnRequest, TurnStage, TurnWant, Vote, VoteRequest, WaitsFor,
+};
 pub use crate::catchment::Clients;
 use crate::health::Reason;
 use crate::service::{CheckName, NodeName, ServiceName};
 
-/// The version that this node prefers: 2 since turns (equal-cost sets). Built
+/// The version that this node prefers: 2 since turns ([`TurnRequest`]). Built
 /// with `--cfg anycast_previous_wire` it is a node of the version before, for tests of an upgrade.
 pub const VERSION: u16 = if cfg!(anycast_previous_wire) { 1 } else { 2 };
 /// The oldest version that it still speaks.
@@ -38,6 +42,10 @@ const PING: u8 = 3;
 const PONG: u8 = 4;
 const GRANT_REQUEST: u8 = 5;
 const GRANT: u8 = 6;
+const TURN_REQUEST: u8 = 7;
+const TURN: u8 = 8;
+const VOTE_REQUEST: u8 = 9;
+const VOTE: u8 = 10;
 
 /// A message of the control stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +63,14 @@ pub enum Message {
     GrantRequest(GrantRequest),
     /// Its answer.
     Grant(Grant),
+    /// Says what wants a turn. From version 2 on.
+    TurnRequest(TurnRequest),
+    /// Its answer. From version 2 on.
+    Turn(Turn),
+    /// Asks for consent to give the turns. From version 2 on.
+    VoteRequest(VoteRequest),
+    /// Its answer. From version 2 on.
+    Vote(Vote),
 }
 
 /// Who speaks, and how.
@@ -83,6 +99,9 @@ pub struct Status {
     pub data: Vec<DataStatus>,
     /// Whose requests it answers, at most [`MAX_NETWORKS`]; `None`: as it said last.
     pub clients: Option<Clients>,
+    /// Whether it may be asked for turns: it takes part in them and sees most of its fleet. Said
+    /// from version 2 on.
+    pub gives_turns: bool,
 }
 
 /// How fit a set of data is to be served from: the files, the leases.
@@ -110,6 +129,11 @@ pub struct ServiceStatus {
     /// For how many milliseconds it has not been healthy, if so. A duration, since no two nodes
     /// share a clock.
     pub failing_for: Option<u64>,
+    /// How long it is announced as preferred after its node has died, in milliseconds; `None`: until
+    /// its routing daemon is gone as well, or nobody said. Said from version 2 on.
+    pub outlives: Option<u64>,
+    /// Its turn. Said from version 2 on.
+    pub turn: TurnStage,
 }
 
 /// Asks for the time there.
@@ -234,6 +258,22 @@ impl Message {
                 put_names(&mut body, 3, &grant.granted)?;
                 put_names(&mut body, 4, &grant.refused)?;
             }
+            Self::TurnRequest(request) => {
+                body.0.push(TURN_REQUEST);
+                request.encode(&mut body)?;
+            }
+            Self::Turn(turn) => {
+                body.0.push(TURN);
+                turn.encode(&mut body)?;
+            }
+            Self::VoteRequest(request) => {
+                body.0.push(VOTE_REQUEST);
+                turns::put_vote(&mut body, request.id, request.duration);
+            }
+            Self::Vote(vote) => {
+                body.0.push(VOTE);
+                turns::put_vote(&mut body, vote.id, vote.duration);
+            }
         }
         let length = u32::try_from(body.0.len()).ok();
         let length = length.filter(|_| body.0.len() <= MAX_FRAME);
@@ -294,7 +334,7 @@ impl Message {
                     refused: fields.names(4, MAX_SERVICES)?,
                 })
             }
-            _ => return Ok(None),
+            _ => return turns::decode(kind, rest),
         };
         Ok(Some(message))
     }
@@ -344,6 +384,9 @@ impl Status {
         if let Some(clients) = &self.clients {
             body.put(5, &encode_clients(clients));
         }
+        if self.gives_turns {
+            body.put(6, &[GIVES_TURNS]);
+        }
         Ok(())
     }
 
@@ -366,11 +409,16 @@ impl Status {
                 .map(DataStatus::decode)
                 .collect::<Result<_, _>>()?,
             clients: fields.get(5).map(decode_clients).transpose()?,
+            gives_turns: fields
+                .get(6)
+                .and_then(<[u8]>::first)
+                .is_some_and(|flags| flags & GIVES_TURNS != 0),
         })
     }
 }
 
 const READY: u8 = 1;
+const GIVES_TURNS: u8 = 1;
 
 impl DataStatus {
     fn encode(&self) -> Vec<u8> {
@@ -428,15 +476,27 @@ fn decode_clients(value: &[u8]) -> Result<Clients, WireError> {
 
 const PREFERRED: u8 = 1;
 const DRAINING: u8 = 2;
+const WAITS_FOR_TURN: u8 = 4;
+const HAS_TURN: u8 = 8;
 
 impl ServiceStatus {
     fn encode(&self) -> Vec<u8> {
         let mut fields = Fields(Vec::new());
         fields.put(1, self.name.as_str().as_bytes());
+        let turn = match self.turn {
+            TurnStage::Idle => 0,
+            TurnStage::Waits => WAITS_FOR_TURN,
+            TurnStage::Has => HAS_TURN,
+        };
         let flags = PREFERRED * u8::from(self.preferred) + DRAINING * u8::from(self.draining);
-        fields.put(2, &[flags]);
+        fields.put(2, &[flags | turn]);
         if let Some(failing) = self.failing_for {
             fields.put(3, &failing.to_be_bytes());
+        }
+        if let Some(outlives) = self.outlives
+            && VERSION >= 2
+        {
+            fields.put(4, &outlives.to_be_bytes());
         }
         fields.0
     }
@@ -449,6 +509,14 @@ impl ServiceStatus {
             preferred: flags & PREFERRED != 0,
             draining: flags & DRAINING != 0,
             failing_for: fields.number(3)?,
+            outlives: fields.number(4)?,
+            turn: if flags & HAS_TURN != 0 {
+                TurnStage::Has
+            } else if flags & WAITS_FOR_TURN != 0 {
+                TurnStage::Waits
+            } else {
+                TurnStage::Idle
+            },
         })
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use super::{AbortOnDrop, spawn};
 use crate::announce::InForce;
 use crate::health::Reason;
-use crate::machine::{Input, Machine, PeerReport, Readiness};
+use crate::machine::{Input, Machine, PeerReport, Readiness, Turn};
 use crate::service::{CheckName, NodeName};
 use crate::sync;
 
@@ -104,6 +104,7 @@ pub(crate) enum FleetNews {
     Peer(NodeName, PeerReport),
     Grant(NodeName, Instant),
     GrantRequest(NodeName, Duration, oneshot::Sender<Option<Duration>>),
+    Turn(Turn),
 }
 
 /// A machine, and the record of what it was told.
@@ -143,6 +144,7 @@ impl Recorded {
             FleetNews::Members(members) => self.hear(now, &Input::Members(members)),
             FleetNews::Peer(peer, report) => self.hear(now, &Input::Peer(peer, report)),
             FleetNews::Grant(peer, until) => self.hear(now, &Input::Grant(peer, until)),
+            FleetNews::Turn(turn) => self.hear(now, &Input::Turn(turn)),
             FleetNews::GrantRequest(_, _, answer) if !stays => {
                 // Whoever asked may have gone.
                 let _ = answer.send(None);

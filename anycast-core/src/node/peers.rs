@@ -20,6 +20,8 @@ pub struct MeshStatus {
     pub listen: SocketAddr,
     /// Whose requests this node answers; absent where it does not count them.
     pub clients: Option<ClientsStatus>,
+    /// Who gives the turns to join and to leave, as far as this node sees; absent where nobody does.
+    pub giver: Option<NodeName>,
     /// The others, in order of name.
     pub peers: Vec<MeshPeerStatus>,
 }
@@ -69,6 +71,22 @@ pub struct PeerServiceStatus {
     pub draining: bool,
     /// How long it has not been healthy; absent when it is.
     pub failing_age_s: Option<f64>,
+    /// Its turn to join or to leave; absent when it wants none.
+    pub turn: Option<PeerTurn>,
+}
+
+/// The turn of a peer's service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "lowercase")
+)]
+pub enum PeerTurn {
+    /// It waits for it.
+    Waits,
+    /// It has it.
+    Has,
 }
 
 /// A set of data of a peer: files, leases.

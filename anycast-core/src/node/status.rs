@@ -9,7 +9,9 @@ use crate::announce::{Preference, Role};
 use crate::drain::{self, Drain};
 use crate::health::{Reason, Severity, Verdict};
 use crate::intent_store::OrderKind;
-use crate::machine::{Machine, PeerReport, Phase, Readiness, ReadinessState, Standing, State};
+use crate::machine::{
+    Machine, Move, PeerReport, Phase, Readiness, ReadinessState, Standing, State, Turn, TurnPolicy,
+};
 use crate::node::ServiceSpec;
 use crate::reconcile::{Confirmation, Reconciler};
 use crate::service::{CheckName, NodeName, ServiceAddresses, ServiceName};
@@ -56,6 +58,10 @@ pub struct Snapshot {
     pub intent: Option<IntentSnapshot>,
     /// How far the drain is that an order or a stop began; `None`: nothing is drained.
     pub drain: Option<DrainSnapshot>,
+    /// Its turn to join or to leave; `None`: it takes no part.
+    pub turn: Option<TurnSnapshot>,
+    /// How long a boost outlives its controller; `None`: it does not end by itself.
+    pub dead_man: Option<Duration>,
     /// The checks in the order of the configuration.
     pub checks: Vec<CheckSnapshot>,
     /// When the decision loop completed its last step, or its last attempt to find out what is
@@ -85,6 +91,32 @@ impl DrainSnapshot {
             since: drain.since(),
             why: drain.why().clone(),
             in_flight: drain.in_flight(),
+        })
+    }
+}
+
+/// The turn of a service that takes part, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TurnSnapshot {
+    /// When it may join and leave.
+    pub policy: TurnPolicy,
+    /// What it wants a turn for.
+    pub wants: Option<Move>,
+    /// What it has used one for, that is not in force yet.
+    pub uses: Option<Move>,
+    /// What the fleet said last: that it has to wait, or is cut off.
+    pub news: Turn,
+}
+
+impl TurnSnapshot {
+    fn of(machine: &Machine, reconciler: &Reconciler) -> Option<Self> {
+        let in_force = reconciler.is_in_force(machine.preference());
+        Some(Self {
+            policy: machine.policy().turns?,
+            wants: machine.wants_turn(),
+            uses: machine.used_turn().filter(|_| !in_force),
+            news: machine.turn().clone(),
         })
     }
 }
@@ -131,6 +163,8 @@ impl Snapshot {
             confirmation: Confirmation::Pending,
             intent: None,
             drain: None,
+            turn: None,
+            dead_man: spec.announcer.capabilities().dead_man,
             checks: Vec::new(),
             stepped: now,
         }
@@ -179,9 +213,17 @@ impl Snapshot {
                 .clone(),
             intent: orders.snapshot(),
             drain: DrainSnapshot::of(drain),
+            turn: TurnSnapshot::of(machine, reconciler),
+            dead_man: self.dead_man,
             checks: checks.collect(),
             stepped: self.stepped,
         }
+    }
+
+    /// How long the service waits for its turn to leave, at most.
+    pub(super) fn leave_within(&self) -> Duration {
+        let turn = self.turn.as_ref();
+        turn.map_or(Duration::ZERO, |turn| turn.policy.leave_within)
     }
 
     /// Whether this preference was decided and is known to be in force.
@@ -230,8 +272,8 @@ pub struct ServiceStatus {
     pub running: bool,
     /// `preferred`, `demoted` or `withdrawn`.
     pub preference: Preference,
-    /// The state behind it: `healthy`, `adopted`, `held`, `waiting`, `parked`, `unready`,
-    /// `rising`, `failed`, `yielded`, `drained` or `withdrawn`.
+    /// The state behind it: `healthy`, `adopted`, `held`, `leaving`, `queued`, `waiting`, `parked`,
+    /// `unready`, `rising`, `failed`, `yielded`, `drained` or `withdrawn`.
     pub state: State,
     /// Tokens of the update budget left; a raise needs two.
     pub budget_tokens: u32,
@@ -257,6 +299,8 @@ pub struct ServiceStatus {
     pub intent: Option<IntentStatus>,
     /// How far the drain is that an order or a stop began; absent when nothing is drained.
     pub drain: Option<DrainStatus>,
+    /// Its turn to join or to leave; absent where it takes no part.
+    pub turn: Option<TurnStatus>,
     /// The checks in the order of the configuration.
     pub checks: Vec<CheckStatus>,
 }
@@ -314,6 +358,35 @@ pub struct DrainStatus {
     pub why: Reason,
     /// What was in flight when it was last counted; absent when nobody counts.
     pub in_flight: Option<u64>,
+}
+
+/// The turn of a service in an equal-cost set.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct TurnStatus {
+    /// What it wants one for, `join` or `leave`; absent when it wants none.
+    pub wants: Option<Move>,
+    /// Whether this node is cut off from most of its fleet: it gets no turn, and what is to leave
+    /// waits for none.
+    pub cut_off: bool,
+    /// What it waits for, or how it is cut off.
+    pub reason: Option<Reason>,
+}
+
+impl TurnStatus {
+    fn new(turn: &TurnSnapshot) -> Self {
+        let (cut_off, reason) = match &turn.news {
+            Turn::Waits(reason) => (false, turn.wants.map(|_| reason.clone())),
+            Turn::CutOff(reason) => (true, Some(reason.clone())),
+            Turn::Yours { .. } => (false, None),
+        };
+        Self {
+            wants: turn.wants,
+            cut_off,
+            reason,
+        }
+    }
 }
 
 /// One input of readiness.
@@ -441,6 +514,7 @@ impl ServiceStatus {
                 why: drain.why.clone(),
                 in_flight: drain.in_flight,
             }),
+            turn: snapshot.turn.as_ref().map(TurnStatus::new),
             checks: checks.collect(),
         }
     }

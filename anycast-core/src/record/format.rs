@@ -9,7 +9,7 @@ use crate::announce::{InForce, Role};
 use crate::health::{Evidence, Reason, Severity, Verdict};
 use crate::machine::{
     Budget, CheckRule, ChecksError, FailSafe, FlapPolicy, Identity, Input, Intent, Machine,
-    PanicPolicy, PeerReport, Policy, Readiness, State, WithdrawPolicy,
+    PanicPolicy, PeerReport, Policy, Readiness, State, Turn, TurnPolicy, WithdrawPolicy,
 };
 use crate::service::{CheckName, NodeName, ServiceAddresses, ServiceName};
 
@@ -154,6 +154,11 @@ pub(super) struct PolicyText {
     panic_percent: u8,
     panic_within: u64,
     fresh_for: u64,
+    /// Both absent: it takes no turns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    turn_spacing: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leave_within: Option<u64>,
 }
 
 impl From<&Policy> for PolicyText {
@@ -174,6 +179,8 @@ impl From<&Policy> for PolicyText {
             panic_percent: policy.panic.percent,
             panic_within: nanos(policy.panic.within),
             fresh_for: nanos(policy.panic.fresh_for),
+            turn_spacing: policy.turns.map(|turns| nanos(turns.spacing)),
+            leave_within: policy.turns.map(|turns| nanos(turns.leave_within)),
         }
     }
 }
@@ -202,6 +209,13 @@ impl From<&PolicyText> for Policy {
                 within: Duration::from_nanos(text.panic_within),
                 fresh_for: Duration::from_nanos(text.fresh_for),
             },
+            turns: text
+                .turn_spacing
+                .zip(text.leave_within)
+                .map(|(spacing, leave_within)| TurnPolicy {
+                    spacing: Duration::from_nanos(spacing),
+                    leave_within: Duration::from_nanos(leave_within),
+                }),
         }
     }
 }
@@ -311,6 +325,15 @@ pub(super) enum InputText {
         peer: NodeName,
         duration: u64,
     },
+    Turn {
+        until: i64,
+    },
+    WaitsForTurn {
+        reason: Reason,
+    },
+    CutOff {
+        reason: Reason,
+    },
     Checks {
         checks: Vec<RuleText>,
     },
@@ -374,6 +397,15 @@ impl InputText {
             Input::GrantRequest(peer, duration) => Self::GrantRequest {
                 peer: peer.clone(),
                 duration: nanos(*duration),
+            },
+            Input::Turn(Turn::Yours { until }) => Self::Turn {
+                until: offset(start, *until),
+            },
+            Input::Turn(Turn::Waits(reason)) => Self::WaitsForTurn {
+                reason: reason.clone(),
+            },
+            Input::Turn(Turn::CutOff(reason)) => Self::CutOff {
+                reason: reason.clone(),
             },
             Input::Checks(rules) => Self::Checks {
                 checks: rules
@@ -468,6 +500,12 @@ impl InputText {
             Self::GrantRequest { peer, duration } => {
                 Input::GrantRequest(peer, Duration::from_nanos(duration))
             }
+            Self::Turn { until } => {
+                let until = time(until)?;
+                Input::Turn(Turn::Yours { until })
+            }
+            Self::WaitsForTurn { reason } => Input::Turn(Turn::Waits(reason)),
+            Self::CutOff { reason } => Input::Turn(Turn::CutOff(reason)),
             Self::Checks { checks } => Input::Checks(checks.iter().map(RuleText::rule).collect()),
             Self::Policy(policy) => Input::Policy((&*policy).into()),
             Self::Expiry {} => Input::Expiry,
@@ -517,6 +555,9 @@ impl InputText {
             Self::Members { members } => format!("the fleet has {} other members", members.len()),
             Self::Grant { peer, .. } => format!("{peer} grants"),
             Self::GrantRequest { peer, .. } => format!("{peer} asks for a grant"),
+            Self::Turn { .. } => "its turn".to_owned(),
+            Self::WaitsForTurn { reason } => format!("waits for its turn: {reason}"),
+            Self::CutOff { reason } => format!("cut off: {reason}"),
             Self::Checks { checks } => format!("reload: {} checks", checks.len()),
             Self::Policy(_) => "reload: policy".to_owned(),
             Self::Expiry {} => "the boost ran out".to_owned(),

@@ -12,7 +12,7 @@ use anycast_core::catchment::Catchment;
 use anycast_core::mesh::fleet::{self, Joined};
 use anycast_core::mesh::identity::Identity;
 use anycast_core::mesh::transport::{Mesh, MeshConfig, PeerConfig};
-use anycast_core::mesh::wire::{DataStatus, ServiceStatus};
+use anycast_core::mesh::wire::{DataStatus, ServiceStatus, TurnStage};
 use serde_json::Value;
 
 use crate::support::{Endpoint, LIMIT};
@@ -45,6 +45,8 @@ fn service(name: &str, failing_for: Option<u64>) -> ServiceStatus {
         preferred: failing_for.is_none(),
         draining: false,
         failing_for,
+        outlives: None,
+        turn: TurnStage::Idle,
     }
 }
 

@@ -103,6 +103,7 @@ fn policy(rng: &mut Rng) -> Policy {
             within: seconds(rng.range(5, 30)),
             fresh_for: seconds(rng.range(4, 10)),
         },
+        turns: None,
     }
 }
 
@@ -504,6 +505,8 @@ const fn kind(state: Option<State>) -> &'static str {
             Standing::Adopted => "adopted",
             Standing::Healthy => "healthy",
             Standing::Held => "held",
+            Standing::Queued => "queued",
+            Standing::Leaving => "leaving",
             Standing::Waiting => "waiting",
             Standing::Parked => "parked",
             Standing::Unready => "unready",

@@ -26,6 +26,7 @@ pub(crate) struct Tftp {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Mesh {
     pub(crate) clients: Option<Clients>,
+    pub(crate) giver: Option<String>,
     #[serde(default)]
     pub(crate) peers: Vec<MeshPeer>,
 }
@@ -53,6 +54,7 @@ pub(crate) struct PeerService {
     #[serde(default)]
     pub(crate) draining: bool,
     pub(crate) failing_age_s: Option<f64>,
+    pub(crate) turn: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,6 +96,7 @@ pub(crate) struct Service {
     pub(crate) confirmation: Option<Confirmation>,
     pub(crate) intent: Option<Intent>,
     pub(crate) drain: Option<Drain>,
+    pub(crate) turn: Option<Turn>,
     pub(crate) budget_tokens: Option<u32>,
     pub(crate) parked_age_s: Option<f64>,
     pub(crate) failing_age_s: Option<f64>,
@@ -129,6 +132,15 @@ pub(crate) struct Drain {
     pub(crate) phase: String,
     pub(crate) phase_age_s: Option<f64>,
     pub(crate) in_flight: Option<u64>,
+}
+
+/// Its turn to join or to leave.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Turn {
+    pub(crate) wants: Option<String>,
+    #[serde(default)]
+    pub(crate) cut_off: bool,
+    pub(crate) reason: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anycast_core::announce::Announcer;
 use anycast_core::config::{ConfigError, invalid};
-use anycast_core::machine::FailSafe;
+use anycast_core::machine::{FailSafe, TurnPolicy};
 use anycast_core::mesh::identity::{Fingerprint, Identity, IdentityError};
 use anycast_core::mesh::transport::{MAX_PEERS, Mesh, MeshConfig, MeshError, PeerConfig};
 use anycast_core::service::{NodeName, ServiceAddress, ServiceName};
@@ -134,6 +134,24 @@ impl MeshTable {
     }
 }
 
+/// Checks that there is somebody to take turns with.
+///
+/// # Errors
+/// [`ConfigError::Invalid`].
+pub fn check_turns(
+    path: &Path,
+    turns: Option<TurnPolicy>,
+    mesh: Option<&MeshTable>,
+) -> Result<(), ConfigError> {
+    let has_peers = mesh.is_some_and(|mesh| !mesh.peer.is_empty());
+    if turns.is_some() && !has_peers {
+        let reason = "needs [mesh] with a [[mesh.peer]]: there is no other node to take turns with; \
+                      add them, or remove this";
+        return Err(invalid(path, "[service.turns]", reason));
+    }
+    Ok(())
+}
+
 /// Says in the log what keeps `fail_safe = "withdraw"` from withdrawing.
 pub fn warn_about_consent(
     service: &ServiceName,
@@ -226,6 +244,18 @@ mod tests {
         for (text, why) in cases {
             let said = fault(&text).unwrap();
             assert!(said.contains(why) && said.lines().count() == 1, "{said}");
+        }
+    }
+
+    #[test]
+    fn turns_are_taken_with_others() {
+        let alone = table("[mesh]\nlisten = '10.0.0.2:4747'\n");
+        let path = Path::new("guard.toml");
+        let turns = Some(TurnPolicy::default());
+        for mesh in [None, Some(&alone)] {
+            assert!(check_turns(path, None, mesh).is_ok());
+            let said = check_turns(path, turns, mesh).unwrap_err().to_string();
+            assert!(said.contains("[[mesh.peer]]"), "{said}");
         }
     }
 

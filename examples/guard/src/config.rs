@@ -9,6 +9,7 @@
 //! [[service]]         name, state = "active" | "removed", addresses, role, rank, fail_safe,
 //!                     rise, fall, hold_down, on_stop, keep_for, and the other keys of a policy
 //! [[service.check]]   kind, name, interval, timeout, recheck, severity, the kind's own keys
+//! [service.turns]     spacing, leave_within: see `anycast_core::machine::TurnPolicy`
 //! [service.announce]  what differs from [announce]
 //! ```
 //!
@@ -29,7 +30,7 @@ use anycast_core::machine::{Identity, Policy};
 use anycast_core::node::{CheckSpec, OnStop};
 use anycast_core::service::{NodeName, ServiceAddress};
 use anycast_daemon::announce::{Announce, AnnounceKind, AnnounceTable};
-use anycast_daemon::mesh::MeshTable;
+use anycast_daemon::mesh::{MeshTable, check_turns};
 use anycast_daemon::privileges::CapabilitySet;
 use serde::Deserialize;
 use toml::Spanned;
@@ -203,8 +204,10 @@ fn service(source: &Source, table: &Table, file: &File) -> Result<Service, Confi
              kind = \"tcp\", port = 80",
         ));
     }
+    let policy = table.shared.policy(path)?;
+    check_turns(path, policy.turns, file.mesh.as_ref())?;
     Ok(Service {
-        policy: table.shared.policy(path)?,
+        policy,
         on_stop: table.shared.on_stop(path)?,
         checks: specs(source, table, &file.node.name, &identity)?,
         identity,

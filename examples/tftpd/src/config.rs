@@ -3,6 +3,7 @@
 //! ```toml
 //! [node]      name, domain, state_dir, admin
 //! [service]   name, addresses, role, rank, fail_safe, rise, fall, hold_down, on_stop, keep_for
+//! [service.turns] spacing, leave_within: see `anycast_core::machine::TurnPolicy`
 //! [[check]]   kind = "tftp" with file, or a general kind; name, interval, timeout, recheck,
 //!             severity
 //! [announce]  kind = "loopback" | "bird" | "frr" | "none" and the keys of that kind, see
@@ -34,7 +35,7 @@ use anycast_core::health::BuildCheck;
 use anycast_core::machine::{Identity, Policy};
 use anycast_core::node::{CheckSpec, OnStop};
 use anycast_daemon::announce::{Announce, AnnounceTable};
-use anycast_daemon::mesh::MeshTable;
+use anycast_daemon::mesh::{MeshTable, check_turns};
 use anycast_tftp::health::{Proof, TftpCheck};
 use anycast_tftp::proto::settings::Settings;
 use anycast_tftp::proto::transfer::Rollover;
@@ -168,8 +169,10 @@ impl Config {
         let sync = mesh_and_sync(path, &file, &identity)?;
         let keys = (file.tftp.handoff, file.tftp.hold_wait);
         let handoff = HandoffConfig::resolve(path, keys, file.mesh.as_ref(), sync.is_some())?;
+        let policy = file.service.policy(path)?;
+        check_turns(path, policy.turns, file.mesh.as_ref())?;
         Ok(Self {
-            policy: file.service.policy(path)?,
+            policy,
             on_stop: file.service.on_stop(path)?,
             tftp: settings(path, &file)?,
             store: store(path, &file.tftp.root)?,

@@ -281,7 +281,7 @@ async fn live(
         }
     }
     tokio::select! {
-        () = stop(config, node, tftp) => {}
+        () = stop(config, node, tftp, &mut following) => {}
         () = signals.stop() => tracing::warn!("second signal: stopping at once"),
     }
     Ok(())
@@ -378,10 +378,22 @@ async fn reload(
 }
 
 /// Carries `on_stop` out, and with it the drain.
-async fn stop(config: &Config, node: Node, tftp: &ServerHandle) {
+async fn stop(config: &Config, node: Node, tftp: &ServerHandle, following: &mut Following) {
     tracing::info!(on_stop = ?config.on_stop, "stopping");
-    tftp.set_draining(true);
-    node.stop().await;
+    if config.policy.turns.is_some() && !matches!(config.on_stop, OnStop::Keep(_)) {
+        // Clients still come, until its turn to leave.
+        let mut stopping = std::pin::pin!(node.stop());
+        loop {
+            tokio::select! {
+                () = &mut stopping => break,
+                () = following.next() => {}
+            }
+        }
+        tftp.set_draining(true);
+    } else {
+        tftp.set_draining(true);
+        node.stop().await;
+    }
     if matches!(config.on_stop, OnStop::Keep(_)) {
         tracing::info!(
             in_flight = tftp.in_flight(),

@@ -14,10 +14,12 @@ use crate::node::{
 use crate::reconcile::Confirmation;
 
 const PREFERENCES: [&str; 3] = ["preferred", "demoted", "withdrawn"];
-const STATES: [&str; 11] = [
+const STATES: [&str; 13] = [
     "adopted",
     "healthy",
     "held",
+    "leaving",
+    "queued",
     "waiting",
     "parked",
     "unready",

@@ -20,7 +20,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{ConnectionId, Engine, Output};
+use super::{ConnectionId, Engine, Output, millis};
 use crate::mesh::wire::{Grant, GrantRequest, MAX_SERVICES, Message};
 use crate::service::{NodeName, ServiceName};
 
@@ -202,10 +202,6 @@ impl Engine {
         }
         outputs.into_iter().for_each(|output| self.put(output));
     }
-}
-
-fn millis(time: Duration) -> u32 {
-    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

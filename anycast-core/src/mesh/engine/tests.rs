@@ -13,6 +13,8 @@ fn service(name: &str, preferred: bool) -> ServiceStatus {
         preferred,
         draining: false,
         failing_for: (!preferred).then_some(0),
+        outlives: None,
+        turn: TurnStage::Idle,
     }
 }
 
@@ -286,7 +288,7 @@ fn a_new_connection_replaces_the_old_one_which_is_then_deaf() {
     pair.engines[0].handle_connected(now, &peer, ConnectionId(2));
     let status = Message::Status(Status::default());
     pair.engines[0].handle_message(now, 0, &peer, ID, status);
-    pair.engines[0].handle_closed(&peer, ID, "timed out".into());
+    pair.engines[0].handle_closed(pair.now, &peer, ID, "timed out".into());
     let mut said = Vec::new();
     while let Some(output) = pair.engines[0].poll_output() {
         said.push(output);
@@ -298,6 +300,6 @@ fn a_new_connection_replaces_the_old_one_which_is_then_deaf() {
     // Its own end is the peer's.
     let hello = Message::Hello(pair.engines[1].hello.clone());
     pair.engines[0].handle_message(now, 0, &peer, ConnectionId(2), hello);
-    pair.engines[0].handle_closed(&peer, ConnectionId(2), "timed out".into());
+    pair.engines[0].handle_closed(pair.now, &peer, ConnectionId(2), "timed out".into());
     assert_eq!(pair.view(0).down.unwrap().as_str(), "timed out");
 }

@@ -11,7 +11,7 @@ use super::line::Said;
 use super::link::close;
 use super::{Connections, Views};
 use crate::health::Reason;
-use crate::mesh::engine::{Answer, ConnectionId, Engine, Output};
+use crate::mesh::engine::{Answer, ConnectionId, Engine, Output, TurnsView};
 use crate::mesh::wire::Message;
 use crate::service::NodeName;
 
@@ -57,7 +57,7 @@ pub(super) async fn drive(
     mut engine: Engine,
     mut inbox: mpsc::Receiver<Inbox>,
     (mut said, asks): (watch::Receiver<Said>, Asks),
-    publish: watch::Sender<Views>,
+    (publish, publish_turns): (watch::Sender<Views>, watch::Sender<TurnsView>),
     up: watch::Sender<Connections>,
 ) {
     let mut links = Links {
@@ -86,7 +86,7 @@ pub(super) async fn drive(
                 }
                 Some(Inbox::Closed(peer, id, reason)) => {
                     links.remove(&peer, id, &reason);
-                    engine.handle_closed(&peer, id, reason);
+                    engine.handle_closed(Instant::now(), &peer, id, reason);
                 }
                 Some(Inbox::Failed(peer, reason)) => engine.handle_failed(&peer, reason),
                 Some(Inbox::Answer(answer)) => engine.handle_answer(answer),
@@ -101,6 +101,7 @@ pub(super) async fn drive(
                 engine.handle_data(now, said.data);
                 engine.handle_clients(said.clients);
                 engine.handle_wants(now, said.wants);
+                engine.handle_parts(now, said.parts);
             }
             () = wait => {}
         }
@@ -115,6 +116,12 @@ pub(super) async fn drive(
         publish.send_if_modified(|old| {
             let is_new = *old != views;
             *old = views;
+            is_new
+        });
+        let turns = engine.turns();
+        publish_turns.send_if_modified(|old| {
+            let is_new = *old != turns;
+            *old = turns;
             is_new
         });
     }
@@ -191,11 +198,9 @@ impl Links {
             Output::Heard { .. } => {} // in the views
             Output::Asked { .. } | Output::Granted { .. } => {
                 // Full, or nobody takes part: nothing is promised and nothing taken.
-                let _ = self
-                    .asks
-                    .borrow()
-                    .as_ref()
-                    .map(|asks| asks.try_send(output));
+                if let Some(asks) = self.asks.borrow().as_ref() {
+                    let _ = asks.try_send(output);
+                }
             }
         }
     }

@@ -1,13 +1,14 @@
 //! What this node says of itself, and what peers ask it for: the way between the mesh and a node that
 //! takes part.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 
 use super::drive::Inbox;
-use crate::mesh::engine::{Answer, Output};
+use crate::mesh::engine::turns::Part;
+use crate::mesh::engine::{Answer, Output, TurnsView};
 use crate::mesh::wire::{Clients, DataStatus, ServiceStatus};
 use crate::service::ServiceName;
 
@@ -21,6 +22,8 @@ pub(in crate::mesh) struct Said {
     /// When: `failing_for` is counted on from here.
     pub(in crate::mesh) at: Option<Instant>,
     pub(in crate::mesh) wants: BTreeSet<ServiceName>,
+    /// Those that take part in turns, and what they need.
+    pub(in crate::mesh) parts: BTreeMap<ServiceName, Part>,
     pub(in crate::mesh) data: Vec<DataStatus>,
     pub(in crate::mesh) clients: Option<Clients>,
 }
@@ -31,6 +34,8 @@ pub(in crate::mesh) struct Line {
     pub(in crate::mesh) said: watch::Sender<Said>,
     pub(super) answers: mpsc::Sender<Inbox>,
     pub(super) asks: watch::Sender<Option<mpsc::Sender<Output>>>,
+    /// Whose turn it is.
+    pub(in crate::mesh) turns: watch::Receiver<TurnsView>,
 }
 
 impl Line {

@@ -1,6 +1,7 @@
 use tokio::time::{sleep, timeout};
 
 use super::*;
+use crate::mesh::wire::TurnStage;
 use crate::service::ServiceName;
 
 pub(super) fn node(name: &str) -> NodeName {
@@ -13,6 +14,8 @@ pub(super) fn service(preferred: bool) -> Vec<ServiceStatus> {
         preferred,
         draining: false,
         failing_for: None,
+        outlives: None,
+        turn: TurnStage::Idle,
     }]
 }
 

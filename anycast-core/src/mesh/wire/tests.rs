@@ -10,14 +10,48 @@ where
 }
 
 fn service() -> impl Strategy<Value = ServiceStatus> {
-    (name(), any::<bool>(), any::<bool>(), any::<Option<u64>>()).prop_map(
-        |(name, preferred, draining, failing_for)| ServiceStatus {
+    let turn = prop::sample::select(vec![TurnStage::Idle, TurnStage::Waits, TurnStage::Has]);
+    let times = any::<[Option<u64>; 2]>();
+    (name(), any::<bool>(), any::<bool>(), times, turn).prop_map(
+        |(name, preferred, draining, [failing_for, outlives], turn)| ServiceStatus {
             name,
             preferred,
             draining,
             failing_for,
+            outlives,
+            turn,
         },
     )
+}
+
+fn turn_request() -> impl Strategy<Value = TurnRequest> {
+    let want = (name(), any::<bool>(), any::<u32>(), any::<u64>());
+    let want = want.prop_map(|(service, leaves, spacing, wish)| TurnWant {
+        service,
+        leaves,
+        spacing,
+        wish,
+    });
+    (any::<u64>(), prop::collection::vec(want, 0..5))
+        .prop_map(|(id, wants)| TurnRequest { id, wants })
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    let waits = prop_oneof![
+        (name(), any::<bool>()).prop_map(|(node, leaves)| WaitsFor::Node { node, leaves }),
+        prop::sample::select(vec![
+            WaitsFor::Settling,
+            WaitsFor::Beginning,
+            WaitsFor::Nothing
+        ]),
+    ];
+    let state = prop_oneof![
+        any::<u32>().prop_map(TurnAnswer::Given),
+        waits.prop_map(TurnAnswer::Waits),
+    ];
+    let one = (name(), state).prop_map(|(service, state)| ServiceTurn { service, state });
+    (any::<u64>(), prop::collection::vec(one, 0..5))
+        .prop_map(|(id, services)| Turn { id, services })
 }
 
 fn services() -> impl Strategy<Value = Vec<ServiceName>> {
@@ -53,14 +87,18 @@ fn status() -> impl Strategy<Value = Status> {
         prop::option::of("[ -~]{0,20}"),
         prop::collection::vec(data(), 0..3),
         prop::option::of(clients()),
+        any::<bool>(),
     )
-        .prop_map(|(sequence, services, software, data, clients)| Status {
-            sequence,
-            services,
-            software: software.map(Reason::from),
-            data,
-            clients,
-        })
+        .prop_map(
+            |(sequence, services, software, data, clients, gives_turns)| Status {
+                sequence,
+                services,
+                software: software.map(Reason::from),
+                data,
+                clients,
+                gives_turns,
+            },
+        )
 }
 
 fn message() -> impl Strategy<Value = Message> {
@@ -89,6 +127,12 @@ fn message() -> impl Strategy<Value = Message> {
                 refused,
             })
         ),
+        turn_request().prop_map(Message::TurnRequest),
+        turn().prop_map(Message::Turn),
+        (any::<u64>(), any::<u32>())
+            .prop_map(|(id, duration)| Message::VoteRequest(VoteRequest { id, duration })),
+        (any::<u64>(), any::<u32>())
+            .prop_map(|(id, duration)| Message::Vote(Vote { id, duration })),
         any::<u32>().prop_map(|id| Message::Ping(Ping { id })),
         (any::<u32>(), any::<i64>(), any::<i64>())
             .prop_map(|(id, received, sent)| Message::Pong(Pong { id, received, sent })),
@@ -119,7 +163,14 @@ proptest! {
         let cut = cut.index(whole.len());
         if let Ok(Some(heard)) = Message::decode(&whole[..cut]) {
             // Only what is listed, or may be absent, may be less.
-            let lists = matches!(heard, Message::Status(_) | Message::GrantRequest(_) | Message::Grant(_));
+            let lists = matches!(
+                heard,
+                Message::Status(_)
+                    | Message::GrantRequest(_)
+                    | Message::Grant(_)
+                    | Message::TurnRequest(_)
+                    | Message::Turn(_)
+            );
             prop_assert!(lists);
         }
     }
@@ -136,6 +187,25 @@ proptest! {
 fn a_message_of_a_later_version_is_skipped() {
     assert_eq!(Message::decode(&[200, 1, 0, 1, 9]), Ok(None));
     assert_eq!(Message::decode(&[]), Err(WireError::Cut));
+}
+
+/// A later version may give other reasons: what is no turn is none.
+#[test]
+fn an_answer_of_a_later_version_is_no_turn() {
+    let mut one = Fields(Vec::new());
+    one.put(1, b"tftp");
+    one.put(2, &[99]);
+    let mut fields = Fields(vec![TURN]);
+    fields.put(1, &7u64.to_be_bytes());
+    fields.put(2, &one.0);
+    let heard = Turn {
+        id: 7,
+        services: vec![ServiceTurn {
+            service: ServiceName::new("tftp").unwrap(),
+            state: TurnAnswer::Waits(WaitsFor::Nothing),
+        }],
+    };
+    assert_eq!(Message::decode(&fields.0), Ok(Some(Message::Turn(heard))));
 }
 
 #[test]
@@ -166,6 +236,14 @@ fn more_than_the_limits_is_neither_said_nor_heard() {
         fields.put(3, b"dns");
     }
     assert_eq!(Message::decode(&fields.0), Err(WireError::Services));
+    for kind in [TURN_REQUEST, TURN] {
+        let mut fields = Fields(vec![kind]);
+        fields.put(1, &[0; 8]);
+        for _ in 0..=MAX_SERVICES {
+            fields.put(2, b"");
+        }
+        assert_eq!(Message::decode(&fields.0), Err(WireError::Services));
+    }
     let mut clients = Fields(Vec::new());
     clients.put(1, &[0; 8]);
     for _ in 0..=MAX_NETWORKS {

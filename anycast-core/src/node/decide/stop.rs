@@ -1,13 +1,14 @@
 //! The end of a service: `on_stop`, and the drain that it goes through.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::{Service, sleep_until};
 use crate::announce::Preference;
 use crate::drain::Phase;
-use crate::machine::{Input, Intent};
+use crate::machine::{Input, Intent, Move, Turn};
+use crate::node::inputs::FleetNews;
 use crate::node::{Command, OnStop, STOP_TIMEOUT, now, spec};
 
 impl Service {
@@ -20,6 +21,8 @@ impl Service {
         }
         let before = self.drain.phase();
         match self.machine.intent() {
+            // Nobody is led elsewhere before its turn to leave.
+            _ if self.machine.wants_turn() == Some(Move::Leave) => self.drain.handle_cancel(now),
             Intent::Auto => self.drain.handle_cancel(now),
             Intent::Demote { reason, .. } | Intent::Withdraw { reason, .. } => {
                 self.drain.handle_begin(now, reason);
@@ -60,11 +63,17 @@ impl Service {
             OnStop::Demote | OnStop::Withdraw => Some(Intent::Withdraw { reason, by, until }),
         };
         let drains = intent.is_some() && instead.is_none();
+        if instead.is_some() {
+            let at_once = Turn::CutOff("what is to leave does not wait".into());
+            self.machine.hear(now(), &Input::Turn(at_once));
+        }
         if let Some(intent) = intent {
             self.machine.hear(now(), &Input::Intent(intent));
         }
         let limit = if drains {
-            spec::stop_limit(*self.drain_settings.borrow(), self.dead_man)
+            let turns = self.machine.policy().turns;
+            let turn = turns.map_or(Duration::ZERO, |policy| policy.leave_within);
+            turn + spec::stop_limit(*self.drain_settings.borrow(), self.dead_man)
         } else {
             STOP_TIMEOUT
         };
@@ -110,8 +119,14 @@ impl Service {
                     Some(report) => self.handle_report(report),
                     None => return self.announcer_died(),
                 },
-                // Too late for any: its sender is told that nobody is there to take it.
-                Some(_) = commands.recv() => {}
+                // Too late for any but its turn: the sender is told that nobody is there to take it.
+                Some(command) = commands.recv() => {
+                    if let Command::Fleet(news @ FleetNews::Turn(_)) = command
+                        && drains
+                    {
+                        self.machine.hear_fleet(now(), news, false);
+                    }
+                }
                 () = sleep_until(wake) => {}
             }
         }

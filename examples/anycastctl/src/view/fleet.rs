@@ -82,6 +82,11 @@ fn services(peer: &MeshPeer) -> Span {
         if service.failing_age_s.is_some() {
             text += &format!(", failing for {}", age(service.failing_age_s));
         }
+        match service.turn.as_deref() {
+            Some("waits") => text += ", waits for its turn",
+            Some("has") => text += ", has its turn",
+            Some(_) | None => {}
+        }
         text
     };
     let mut all: Vec<_> = peer.services.iter().map(one).collect();

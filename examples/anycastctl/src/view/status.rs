@@ -2,7 +2,7 @@
 
 use super::checks::table;
 use super::{drain, fleet, in_force, or_dash, order, preference};
-use crate::model::{Check, Node, Service};
+use crate::model::{Check, Node, Service, Turn};
 use crate::text::{Span, Style, Table, Text, age};
 
 /// With more checks than this only those that are not well are shown.
@@ -44,8 +44,9 @@ pub(crate) fn show(node: &Node, width: Option<usize>) -> Text {
     }
     checks(node, width, &mut text);
     text.blank();
+    let giver = node.mesh.as_ref().and_then(|mesh| mesh.giver.as_deref());
     for service in &node.services {
-        notes(service, width, &mut text);
+        notes(service, giver, width, &mut text);
     }
     text
 }
@@ -73,7 +74,7 @@ fn checks(node: &Node, width: Option<usize>, text: &mut Text) {
     text.line([format!("{} more checks, up and healthy", count - shown).into()]);
 }
 
-fn notes(service: &Service, width: Option<usize>, text: &mut Text) {
+fn notes(service: &Service, giver: Option<&str>, width: Option<usize>, text: &mut Text) {
     let mut notes = Table::bare();
     let name = format!("{}:", service.name);
     let addresses = service.addresses.join(" ");
@@ -87,11 +88,28 @@ fn notes(service: &Service, width: Option<usize>, text: &mut Text) {
     if let Some(draining) = &service.drain {
         notes.row([name.as_str().into(), prefixed("drain: ", &drain(draining))]);
     }
+    if let Some(turn) = &service.turn {
+        notes.row([name.as_str().into(), turns(turn, giver)]);
+    }
     if let Some(raise) = &service.would_raise {
         let raise = format!("to be preferred: {raise}");
         notes.row([name.as_str().into(), raise.into()]);
     }
     text.append(notes.layout(width));
+}
+
+/// Who waits, for whom, and who says so.
+fn turns(turn: &Turn, giver: Option<&str>) -> Span {
+    let reason = turn.reason.as_deref().unwrap_or_default();
+    let giver = giver.unwrap_or("nobody");
+    match (turn.cut_off, turn.wants.as_deref()) {
+        (true, _) => Span::new(Style::Warn, &format!("turn: cut off, {reason}")),
+        (false, None) => format!("turn: none wanted, {giver} gives them").into(),
+        (false, Some(wants)) => {
+            let text = format!("turn: waits to {wants}, {giver} gives it; {reason}");
+            Span::new(Style::Warn, &text)
+        }
+    }
 }
 
 fn prefixed(prefix: &str, span: &Span) -> Span {
@@ -140,6 +158,21 @@ mod tests {
         let c = "c     10.0.0.3:4747  down    -      -        -        -                          \
                  timed out";
         assert_eq!(line("c "), c);
+    }
+
+    #[test]
+    fn who_waits_for_whom_is_told() {
+        let json = r#"{"node": "a", "services": [{"name": "tftp", "preference": "demoted",
+            "state": "queued", "turn": {"wants": "join", "cut_off": false, "reason": "fra1 joins"}}],
+            "mesh": {"giver": "ams1", "peers": [{"node": "fra1", "up_age_s": 1.0,
+                "services": [{"name": "tftp", "preferred": false, "turn": "has"}]}]}}"#;
+        let text = shown(json, None);
+        let own = "tftp:  turn: waits to join, ams1 gives it; fra1 joins";
+        assert!(text.contains(own), "{text}");
+        assert!(text.contains("tftp not preferred, has its turn"), "{text}");
+        let json = r#"{"node": "a", "services": [{"name": "tftp", "preference": "preferred",
+            "turn": {"wants": null, "cut_off": true, "reason": "1 of 3 nodes of the fleet is seen"}}]}"#;
+        assert!(shown(json, None).contains("turn: cut off, 1 of 3"));
     }
 
     #[test]

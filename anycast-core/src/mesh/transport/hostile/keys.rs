@@ -2,6 +2,7 @@ use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
 
 use super::*;
+use crate::mesh::wire::VERSION;
 
 #[tokio::test]
 async fn a_key_that_nobody_knows_gets_no_further_than_the_handshake() {
@@ -112,7 +113,7 @@ async fn versions_that_are_not_shared_are_refused_and_later_ones_understood() {
     newer.send.write_all(&says(9, 1)).await.unwrap();
     newer.send.write_all(&[0, 0, 0, 3, 99, 1, 2]).await.unwrap();
     let mut views = site.b.views();
-    let is_up = |views: &Views| view(views, "a").version == Some(1);
+    let is_up = |views: &Views| view(views, "a").version == Some(VERSION);
     timeout(SOON, views.wait_for(is_up)).await.unwrap().unwrap();
     drop(newer);
     site.others_notice_nothing().await;
