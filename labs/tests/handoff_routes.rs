@@ -1,5 +1,6 @@
 //! Transfers while real routing daemons move their route: one scenario with BIRD at the clients'
-//! router, one with FRR, and many clients at once. `cargo xtask handoff` runs all of them and writes `docs/handoff.md`.
+//! router, one with FRR, and many clients at once. `cargo xtask handoff` runs all scenarios and writes
+//! `docs/handoff.md`.
 
 #![allow(
     clippy::panic,
