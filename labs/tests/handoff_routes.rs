@@ -1,6 +1,5 @@
 //! Transfers while real routing daemons move their route: one scenario with BIRD at the clients'
-//! router, one with FRR, and many clients at once. `cargo xtask handoff` runs all scenarios and writes
-//! `docs/handoff.md`.
+//! router, one with FRR. `cargo xtask handoff` runs all of them and writes `docs/handoff.md`.
 
 #![allow(
     clippy::panic,
@@ -21,7 +20,7 @@ use moves::clients::{Client, PROGRAMS};
 use moves::lab::Lab;
 use moves::scenario::{Scenario, play};
 use moves::site::{Announcing, Part};
-use moves::{Handoff, crowd, noise, prepare, table, uboot};
+use moves::{Handoff, noise, prepare, table, uboot};
 
 /// Eight seconds at a client's rate.
 const SIZE: usize = 4 << 20;
@@ -70,15 +69,6 @@ fn bird_leaves_a_node_that_was_killed_and_its_transfers_go_on() {
 #[test]
 fn frr_leaves_a_node_that_was_cut_off_and_its_transfers_go_on() {
     isolated_with(prepare, || goes_on(Kind::Frr, Scenario::LinkCut));
-}
-
-#[test]
-fn two_hundred_clients_survive_the_death_of_their_site() {
-    isolated_with(prepare, || {
-        let crowd = crowd::killed(Kind::Bird);
-        assert_eq!(crowd.completed, crowd.clients);
-        assert_eq!(crowd.identical, crowd.clients);
-    });
 }
 
 #[test]
