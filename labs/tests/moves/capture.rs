@@ -304,7 +304,7 @@ fn packets_of_the_service_are_told_from_all_others() {
     let (client, service) = ([10, 40, 0, 2], [192, 0, 2, 69]);
     let flow = (Ipv4Addr::from(client), 0x1234);
     let data = packet(service, client, [0, 69, 0x12, 0x34], 3);
-    assert_eq!(parse(&data), Some((flow, Packet::Data(0x102, 532))));
+    assert_eq!(parse(&data), Some((flow, Packet::Data(0x102, 516))));
     let ack = packet(client, service, [0x12, 0x34, 0, 69], 4);
     assert_eq!(parse(&ack), Some((flow, Packet::Ack(0x102))));
     assert_eq!(parse(&packet(client, client, [0, 1, 0, 69], 4)), None);

@@ -71,6 +71,8 @@ pub(crate) fn killed(router: Kind) -> Crowd {
         alive.any(|ended| ended.is_none())
     };
     assert!(still(&mut running), "they are too fast");
+    // Those of which no other site knew in time, and whether it still is so.
+    println!("{:#}", lab.sites[0].ask("/status")["tftp"]);
     lab.sites[0].kill(Part::Service);
     let moved = lab.await_left(0, MOVED).unwrap();
     while still(&mut running) && capture.silence() < GIVE_UP {

@@ -147,8 +147,12 @@ impl Machine {
             self.console.write_all(b"\x03").unwrap();
             self.listen(&mut said);
         }
-        // What the other keys have brought.
-        while self.listen(&mut said) {}
+        // Each of the other keys may bring a prompt of its own, however late: this comes behind them.
+        self.type_in("echo in step");
+        while !said.ends_with(&format!("\nin step\r\n{PROMPT}")) {
+            assert!(begun.elapsed() < PATIENCE, "U-Boot does not answer: {said}");
+            self.listen(&mut said);
+        }
     }
 
     /// Whether something was said.
