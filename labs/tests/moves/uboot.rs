@@ -62,16 +62,8 @@ impl Uboot {
             .unwrap();
         namespace.up("tap0").unwrap();
         let socket = folder.join("console");
-        let mut command = Command::new("nice");
-        command.args([
-            "-n",
-            "5",
-            "qemu-system-arm",
-            "-M",
-            "virt",
-            "-cpu",
-            "cortex-a15",
-        ]);
+        let mut command = Command::new("qemu-system-arm");
+        command.args(["-M", "virt", "-cpu", "cortex-a15"]);
         command.args(["-m", "256", "-display", "none", "-monitor", "none"]);
         command.args(["-bios", FIRMWARE]);
         command.args(["-netdev", "tap,id=net,ifname=tap0,script=no,downscript=no"]);
