@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use crate::announce::Preference;
 use crate::health::Reason;
 use crate::intent_store::OrderKind;
-use crate::machine::{PanicPolicy, State};
+use crate::machine::{PanicPolicy, Standing, State};
 use crate::node::{self, NodeError, NodeHandle, PeerStatus, Saved, ServiceStatus, Snapshot};
 use crate::reconcile::Confirmation;
 use crate::service::{NodeName, ServiceName};
@@ -179,7 +179,10 @@ impl Order {
         }
         self.settle(node).await;
         let status = status(node, &self.service)?;
-        if let Some(trouble) = status.trouble() {
+        let waits = status.state == State::Auto(Standing::Leaving);
+        let waits = waits.then(|| status.reason.to_string());
+        let trouble = status.trouble().or(waits);
+        if let Some(trouble) = &trouble {
             warnings.push(format!("ordered, but not in force yet: {trouble}"));
         }
         Ok(Answer {
@@ -191,7 +194,7 @@ impl Order {
             for_s: self.lasts.map(|lasts| lasts.as_secs_f64()),
             saved,
             preference: status.preference,
-            in_force: status.trouble().is_none(),
+            in_force: trouble.is_none(),
             warnings,
             status,
         })

@@ -90,15 +90,42 @@ impl Meshed {
 
     /// The status, once this holds of the mesh in it.
     pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        self.until_whole(what, |status| holds(&status["mesh"]))
+            .await
+    }
+
+    /// The same, of the whole of it.
+    async fn until_whole(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + LIMIT;
         loop {
             let status = self.endpoint.get("/status").await.json();
-            if holds(&status["mesh"]) {
+            if holds(&status) {
                 return status;
             }
-            assert!(Instant::now() < end, "{what}: {:#}", status["mesh"]);
+            assert!(Instant::now() < end, "{what}: {status:#}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// The service takes turns from now on: once this node gives them.
+    pub(crate) async fn take_turns(&self) -> Value {
+        self.endpoint.take_turns().await;
+        self.until_whole("this node to give turns", |status| {
+            status["mesh"]["giver"] == "ams1" && status["services"][0]["turn"]["cut_off"] == false
+        })
+        .await
+    }
+
+    /// It is drained, and waits for its turn to leave.
+    pub(crate) async fn wait_to_leave(&self) -> Value {
+        let answer = self.endpoint.order("drain", "{}").await.json();
+        assert_eq!(answer["in_force"], false, "{answer:#}");
+        let warnings = answer["warnings"].to_string();
+        assert!(warnings.contains("preferred until its turn"), "{warnings}");
+        self.until_whole("its turn to be waited for", |status| {
+            status["services"][0]["turn"]["wants"] == "leave"
+        })
+        .await
     }
 
     /// All has been said of both peers.

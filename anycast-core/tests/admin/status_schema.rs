@@ -202,7 +202,14 @@ async fn status_fits_its_schema_and_the_schema_says_no_more() {
 }
 
 fn is_of_mesh(place: &str) -> bool {
-    let of = ["status.mesh", "Mesh", "PeerService.", "DataSet.", "Client"];
+    let of = [
+        "status.mesh",
+        "Mesh",
+        "PeerService.",
+        "DataSet.",
+        "Client",
+        "Turn.",
+    ];
     of.iter().any(|of| place.starts_with(of))
 }
 
@@ -216,6 +223,8 @@ async fn read_mesh(reader: &mut Reader) {
         .until("its own clients", |mesh| mesh["clients"].is_object())
         .await;
     reader.read(&told);
+    reader.read(&meshed.take_turns().await);
+    reader.read(&meshed.wait_to_leave().await);
 }
 
 /// The three questions of whoever is woken.

@@ -229,6 +229,19 @@ impl Endpoint {
         Reply::read(&self.ask(&post(&path, &headers, "{}")).await)
     }
 
+    /// A reload: it joins and leaves in turn from now on.
+    #[cfg(feature = "mesh")]
+    pub(crate) async fn take_turns(&self) {
+        let policy = Policy {
+            hold_down: Duration::ZERO,
+            turns: Some(anycast_core::machine::TurnPolicy::default()),
+            ..Policy::default()
+        };
+        let (service, checks) = ("tftp".parse().unwrap(), vec![probe(&self.check)]);
+        let handle = self.node.handle();
+        handle.reconfigure(&service, policy, checks).await.unwrap();
+    }
+
     pub(crate) async fn in_force(&self, preference: Preference) {
         let service = "tftp".parse().unwrap();
         let mut state = self.node.handle().watch(&service).unwrap();
@@ -327,8 +340,17 @@ fn report(failing_since: Option<std::time::Instant>) -> PeerReport {
     }
 }
 
-fn spec(announcer: &RecordingAnnouncer, check: &ScriptedCheck) -> ServiceSpec {
+fn probe(check: &ScriptedCheck) -> CheckSpec {
     let check = check.clone();
+    CheckSpec::new(
+        CheckName::new("probe").unwrap(),
+        Duration::from_millis(100),
+        Duration::from_millis(50),
+        Arc::new(move || Box::new(check.clone())),
+    )
+}
+
+fn spec(announcer: &RecordingAnnouncer, check: &ScriptedCheck) -> ServiceSpec {
     let identity = Identity {
         service: ServiceName::new("tftp").unwrap(),
         addresses: ServiceAddresses::new(vec!["192.0.2.69/32".parse().unwrap()]).unwrap(),
@@ -338,14 +360,8 @@ fn spec(announcer: &RecordingAnnouncer, check: &ScriptedCheck) -> ServiceSpec {
         hold_down: Duration::ZERO,
         ..Policy::default()
     };
-    let check = CheckSpec::new(
-        CheckName::new("probe").unwrap(),
-        Duration::from_millis(100),
-        Duration::from_millis(50),
-        Arc::new(move || Box::new(check.clone())),
-    );
     let announcer = Box::new(announcer.clone());
-    let mut spec = ServiceSpec::new(identity, policy, vec![check], announcer);
+    let mut spec = ServiceSpec::new(identity, policy, vec![probe(check)], announcer);
     spec.observe_every = Duration::from_secs(1);
     spec
 }
