@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::{History, Orders, Reckoning, Step, Violation, broken};
 use crate::announce::Preference;
-use crate::machine::{Input, Readiness, Turn, TurnPolicy};
+use crate::machine::{FlapPolicy, Input, Readiness, Turn, TurnPolicy};
 use crate::service::{CheckName, NodeName};
 
 /// F12 on one machine: with a [`TurnPolicy`] it becomes preferred only with a turn, each turn at
 /// most once. It stops being preferred without one only where a check is not up, where the kernel
-/// did it, where the node is cut off, or where an order or want of readiness has waited for
-/// `leave_within`. The history must have a step at every moment at which the machine asked for one,
+/// did it, where it has flapped, where the node is cut off, or where an order or want of readiness
+/// has waited for `leave_within`. The history must have a step at every moment at which the machine asked for one,
 /// and no other policy, checks or members than it began with.
 ///
 /// # Errors
@@ -23,6 +23,7 @@ pub fn f12_changes_in_turn(history: &History) -> Result<(), Violation> {
     let mut checks = vec![Reckoning::new(history.adopted); history.checks];
     let mut turns = Turns::default();
     let mut leaving = Leaving::default();
+    let mut falls = Falls::default();
     let mut was_preferred = history.adopted;
     for (index, step) in history.steps.iter().enumerate() {
         if let Input::Verdict(check, verdict) = &step.input
@@ -40,13 +41,15 @@ pub fn f12_changes_in_turn(history: &History) -> Result<(), Violation> {
         }
         let has_turn = turns.hear(step.at, &step.input);
         let is_late = leaving.hear(step, &policy);
+        let has_flapped = falls.hear(all_up && leaving.unready.is_empty(), &history.policy.flap);
         let preferred = step.preference == Preference::Preferred;
         let raised = !was_preferred && preferred;
         let lowered = was_preferred && !preferred;
         if raised && !has_turn && !matches!(step.input, Input::Restart) {
             return broken("F12", index, step, "joined out of turn");
         }
-        let may_leave = has_turn || is_late || is_kernels || turns.is_cut_off || !all_up;
+        let is_free = is_kernels || turns.is_cut_off || !all_up || has_flapped;
+        let may_leave = has_turn || is_late || is_free;
         if lowered && !may_leave {
             return broken("F12", index, step, "left out of turn");
         }
@@ -88,6 +91,23 @@ impl Turns {
                 false
             }
         }
+    }
+}
+
+/// How often the service has fallen. When that was has no part in it: F12 is not about flapping.
+#[derive(Debug, Default)]
+struct Falls {
+    is_down: bool,
+    count: u16,
+}
+
+impl Falls {
+    /// Whether it may be parked.
+    fn hear(&mut self, is_well: bool, policy: &FlapPolicy) -> bool {
+        let falls = u16::from(!is_well && !self.is_down);
+        self.count = self.count.saturating_add(falls);
+        self.is_down = !is_well;
+        policy.limit > 0 && self.count >= policy.limit.min(FlapPolicy::MAX_LIMIT)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::health::Reason;
 /// When a service takes part in turns. What joins, from demoted to preferred, waits for its turn
 /// for as long as it takes. What leaves in order, by an operator or since its data are not ready,
 /// waits for [`leave_within`](Self::leave_within) at most, and not at all where this node is cut off
-/// from most of its fleet. What fails is demoted at once. What is adopted as preferred needs no turn.
+/// from most of its fleet. What fails or flaps is demoted at once. What is adopted as preferred needs no turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TurnPolicy {
     /// For how long nothing may have changed in the fleet before a turn. Default 10 s, at most an
