@@ -37,7 +37,7 @@
 //! Of a service one node at most has a turn at any moment, and between two turns is `spacing`,
 //! however late, lost or doubled messages are, whoever dies, restarts or is cut off from whom; while
 //! clocks run equally fast to within a [`MARGIN`]th, all nodes speak version 2, and any two of them
-//! agree on all configured nodes but one. (A simulation judges it, [`simulation`].)
+//! agree on all configured nodes but one. (A simulation in the tests judges it.)
 //!
 //! A peer that speaks version 1 is never the giver and takes no turns: its changes are seen in its
 //! status, it counts as seen, and as one that consents. With such peers the above holds where seeing
