@@ -232,6 +232,10 @@ impl Machine {
             // From a withdrawal to waiting for more.
             if rank(from) != rank(instead.preference()) {
                 self.bucket.spend(now, &self.policy.budget);
+                // That may have been what the raise needs: it is no turn that is missing first.
+                if standing == Standing::Queued && !self.bucket.allows_raise() {
+                    return State::Auto(Standing::Waiting);
+                }
             }
             return instead;
         }
