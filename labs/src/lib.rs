@@ -38,6 +38,7 @@
 pub mod cargo;
 pub mod corpora;
 pub mod diag;
+pub mod document;
 pub mod fib;
 pub mod isolate;
 pub mod logged;
@@ -45,11 +46,14 @@ pub mod lsa;
 pub mod mrt;
 pub mod netns;
 pub mod node;
+mod noise;
 pub mod process;
+pub mod slots;
 pub mod topo;
 pub mod wait;
 
 pub use isolate::{isolated, isolated_for, isolated_with, isolated_with_for};
 pub use netns::{Netns, NetnsError, link};
+pub use noise::noise;
 pub use process::{Proc, ProcError, require};
 pub use wait::{TimedOut, eventually};

@@ -12,11 +12,11 @@
 
 mod moves;
 
-use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anycast_labs::isolated_with_for;
 use anycast_labs::node::Kind;
+use anycast_labs::slots::Slots;
 
 use moves::clients::{Client, PROGRAMS};
 use moves::lab::Lab;
@@ -33,29 +33,7 @@ const SIZE: usize = 6 << 20;
 /// machine with U-Boot.
 const AT_ONCE: usize = 2;
 
-/// A lab that runs.
-struct Slot;
-
-static RUNNING: Mutex<usize> = Mutex::new(0);
-static ENDED: Condvar = Condvar::new();
-
-impl Slot {
-    fn take() -> Self {
-        let running = RUNNING.lock().unwrap();
-        let mut running: MutexGuard<'_, usize> = ENDED
-            .wait_while(running, |running| *running >= AT_ONCE)
-            .unwrap();
-        *running += 1;
-        Self
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        *RUNNING.lock().unwrap() -= 1;
-        ENDED.notify_one();
-    }
-}
+static SLOTS: Slots = Slots::new(AT_ONCE);
 
 /// All scenarios of a lab. With handoff every client has to have the very bytes of the file; without
 /// it, no others.
@@ -98,7 +76,7 @@ macro_rules! labs {
     ($($name:ident: $router:ident, $announcing:ident, $handoff:ident;)+) => {$(
         #[test]
         fn $name() {
-            let _slot = Slot::take();
+            let _slot = SLOTS.take();
             let run = Run {
                 router: Kind::$router,
                 announcing: Announcing::$announcing,
@@ -122,13 +100,13 @@ labs! {
 
 #[test]
 fn bird_crowd() {
-    let _slot = Slot::take();
+    let _slot = SLOTS.take();
     isolated_with_for(TIMEOUT, prepare, || hold_out(Kind::Bird));
 }
 
 #[test]
 fn frr_crowd() {
-    let _slot = Slot::take();
+    let _slot = SLOTS.take();
     isolated_with_for(TIMEOUT, prepare, || hold_out(Kind::Frr));
 }
 
@@ -143,7 +121,7 @@ fn hold_out(router: Kind) {
 /// ends with its route.
 #[test]
 fn firewall_of_requests_alone_ends_transfers() {
-    let _slot = Slot::take();
+    let _slot = SLOTS.take();
     isolated_with_for(TIMEOUT, prepare, || {
         let itself = Announcing::Itself;
         let mut lab = Lab::build(Kind::Bird, itself, Handoff::BeforeReply, noise(1, SIZE));

@@ -20,10 +20,11 @@ mod table;
 mod topology;
 
 use std::fs;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anycast_labs::node::service::build_guard;
+use anycast_labs::slots::Slots;
 use anycast_labs::{isolate, isolated_with_for};
 
 use backend::Backend;
@@ -36,29 +37,7 @@ const TIMEOUT: Duration = Duration::from_secs(900);
 /// and more, and waits for timers most of the time.
 const AT_ONCE: usize = 6;
 
-/// A lab that runs, or writes its section.
-struct Slot;
-
-static RUNNING: Mutex<usize> = Mutex::new(0);
-static ENDED: Condvar = Condvar::new();
-
-impl Slot {
-    fn take() -> Self {
-        let running = RUNNING.lock().unwrap();
-        let mut running: MutexGuard<'_, usize> = ENDED
-            .wait_while(running, |running| *running >= AT_ONCE)
-            .unwrap();
-        *running += 1;
-        Self
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        *RUNNING.lock().unwrap() -= 1;
-        ENDED.notify_one();
-    }
-}
+static SLOTS: Slots = Slots::new(AT_ONCE);
 
 /// Inside the namespaces.
 fn play(topology: Topology, backend: Backend) {
@@ -81,7 +60,7 @@ macro_rules! labs {
     ($($name:ident: $topology:ident, $backend:ident;)+) => {$(
         #[test]
         fn $name() {
-            let _slot = Slot::take();
+            let _slot = SLOTS.take();
             let (topology, backend) = (topology::$topology, Backend::$backend);
             isolated_with_for(TIMEOUT, build_guard, || play(topology, backend));
             publish(topology, backend);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{env, fs};
 
+use anycast_labs::document::{replaced, rows};
 use anycast_labs::node::Kind;
 
 use super::backend::Backend;
@@ -122,32 +123,6 @@ pub(crate) fn publish(topology: Topology, backend: Backend) {
     .unwrap();
 }
 
-fn replaced(text: &str, heading: &str, section: &str) -> String {
-    let Some(begin) = text.find(heading) else {
-        return format!("{}\n\n{section}", text.trim_end());
-    };
-    let rest = &text[begin + heading.len()..];
-    let after = rest.find("\n## ").map_or("", |end| &rest[end..]);
-    [&text[..begin], section, after].concat()
-}
-
-/// The cells of every row in the section below this, without the heading and its line.
-fn found(text: &str, heading: &str) -> Vec<Vec<String>> {
-    let Some((_, rest)) = text.split_once(heading) else {
-        return Vec::new();
-    };
-    let section = rest.split("\n## ").next().unwrap_or_default();
-    let cells = |line: &str| {
-        let line = line.trim().trim_matches('|');
-        line.split('|').map(|cell| cell.trim().to_owned()).collect()
-    };
-    section
-        .lines()
-        .filter(|line| line.starts_with('|') && !line.starts_with("|-"))
-        .map(cells)
-        .collect()
-}
-
 /// Its rows and columns; what was measured is not compared.
 #[test]
 fn the_document_has_a_row_for_every_scenario_node_and_announcer() {
@@ -160,7 +135,7 @@ fn the_document_has_a_row_for_every_scenario_node_and_announcer() {
 }
 
 fn assert_complete(text: &str, topology: Topology, backend: Backend) {
-    let rows = found(text, &heading(topology, backend));
+    let rows = rows(text, &heading(topology, backend));
     let how = format!(
         "{}: to make it anew: cargo xtask lab-matrix",
         name(topology, backend)
@@ -187,18 +162,4 @@ fn assert_complete(text: &str, topology: Topology, backend: Backend) {
     for row in rows.iter().skip(1) {
         assert_eq!(row.len(), COLUMNS.len(), "{how}: {row:?}");
     }
-}
-
-#[test]
-fn a_section_is_replaced_and_all_else_stays() {
-    let [first, second, ..] = Topology::ALL;
-    let backend = Backend::Loopback;
-    let (head, other) = (heading(first, backend), heading(second, backend));
-    let text = format!("# T\n\nwords\n\n{head}\nold\n\n{other}\nother\n");
-    let new = section(first, backend, &[]);
-    let whole = replaced(&text, &head, &new);
-    assert_eq!(whole, format!("# T\n\nwords\n\n{new}\n{other}\nother\n"));
-    assert_eq!(found(&whole, &head).len(), 1);
-    let appended = replaced("# T\n", &head, &new);
-    assert_eq!(appended, format!("# T\n\n{new}"));
 }

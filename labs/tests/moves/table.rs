@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::{env, fs};
 
+use anycast_labs::document::{replaced, rows};
 use anycast_labs::node::Kind;
 use serde_json::{Value, json};
 
@@ -230,38 +231,12 @@ pub(crate) fn publish() {
     fs::write(document(), text).unwrap();
 }
 
-fn replaced(text: &str, heading: &str, section: &str) -> String {
-    let Some(begin) = text.find(heading) else {
-        return format!("{}\n\n{section}", text.trim_end());
-    };
-    let rest = &text[begin + heading.len()..];
-    let after = rest.find("\n## ").map_or("", |end| &rest[end..]);
-    [&text[..begin], section, after].concat()
-}
-
-/// The cells of every row in the section below this, without the heading and its line.
-fn found(text: &str, heading: &str) -> Vec<Vec<String>> {
-    let Some((_, rest)) = text.split_once(heading) else {
-        return Vec::new();
-    };
-    let section = rest.split("\n## ").next().unwrap_or_default();
-    let cells = |line: &str| {
-        let line = line.trim().trim_matches('|');
-        line.split('|').map(|cell| cell.trim().to_owned()).collect()
-    };
-    section
-        .lines()
-        .filter(|line| line.starts_with('|') && !line.starts_with("|-"))
-        .map(cells)
-        .collect()
-}
-
 /// Its rows and columns; what was measured is not compared.
 pub(crate) fn assert_complete(clients: &[&str]) {
     let text = fs::read_to_string(document()).unwrap();
     let how = "to make it anew: cargo xtask handoff";
     for router in [Kind::Bird, Kind::Frr] {
-        let rows = found(&text, &heading(router));
+        let rows = rows(&text, &heading(router));
         assert_eq!(
             rows.first().map(Vec::as_slice),
             Some(&COLUMNS.map(str::to_owned)[..]),
@@ -284,15 +259,5 @@ pub(crate) fn assert_complete(clients: &[&str]) {
             assert_eq!(row.len(), COLUMNS.len(), "{how}: {row:?}");
         }
     }
-    assert_eq!(found(&text, CROWD).len(), 3, "{how}");
-}
-
-#[test]
-fn a_section_is_replaced_and_all_else_stays() {
-    let (head, other) = (heading(Kind::Bird), heading(Kind::Frr));
-    let text = format!("# T\n\nwords\n\n{head}\nold\n\n{other}\nother\n");
-    let new = format!("{head}\n{}", super::table::head(&COLUMNS));
-    let whole = replaced(&text, &head, &new);
-    assert_eq!(whole, format!("# T\n\nwords\n\n{new}\n{other}\nother\n"));
-    assert_eq!(found(&whole, &head).len(), 1);
+    assert_eq!(rows(&text, CROWD).len(), 3, "{how}");
 }
