@@ -112,6 +112,8 @@ fn built_aside(package: &str, wire: Wire) -> Result<PathBuf, String> {
             _ => fs::hard_link(&built, &new),
         })
         .and_then(|()| fs::rename(&new, &aside));
+    // Of two links to one file neither is renamed.
+    let _ = fs::remove_file(&new);
     linked.map_err(|error| format!("{}: {error}", aside.display()))?;
     if wire == Wire::Previous {
         cargo_build(package, Wire::Current)?;

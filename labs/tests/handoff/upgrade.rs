@@ -22,32 +22,28 @@ fn prepare() -> Result<Vec<(String, std::ffi::OsString)>, String> {
     Ok([build_previous()?, lab::prepare()?].concat())
 }
 
-/// While all clients read, one site after the other is stopped as an operator does it, and started as
-/// this executable; the route goes round all sites that run until they have read all.
-fn replace(scene: &mut Scene, sites: &[usize], executable: &'static str) -> Vec<Outcome> {
+/// While all clients read, a site is stopped as an operator does it, and started as this executable;
+/// the route goes round all sites that run until they have read all.
+fn replace(scene: &mut Scene, site: usize, executable: &'static str) -> Vec<Outcome> {
+    let others = [(site + 1) % NAMES.len(), (site + 2) % NAMES.len()];
     let Scene { lab, clients, .. } = scene;
+    lab.lead_to(site);
     read_all(clients, |some_read| {
         thread::sleep(Duration::from_secs(1));
-        for site in sites.iter().copied() {
-            let others = [(site + 1) % NAMES.len(), (site + 2) % NAMES.len()];
-            let mut daemon = lab.sites[site].daemon.take().unwrap();
-            daemon.signal(Signal::SIGTERM).unwrap();
-            thread::sleep(STEP);
-            lab.lead_to(others[0]);
-            eventually(PATIENCE, "it to have ended", || {
-                daemon.has_ended().unwrap().is_some()
-            })
-            .unwrap();
-            assert!(daemon.has_ended().unwrap().unwrap().success());
-            lab.lead_to(others[1]);
-            lab.sites[site].executable = executable;
-            lab.sites[site].start();
-            lab.await_agreed();
-            for next in [site, others[0], site] {
-                lab.lead_to(next);
-                thread::sleep(STEP);
-            }
-        }
+        let mut daemon = lab.sites[site].daemon.take().unwrap();
+        daemon.signal(Signal::SIGTERM).unwrap();
+        thread::sleep(STEP);
+        lab.lead_to(others[0]);
+        eventually(PATIENCE, "it to have ended", || {
+            daemon.has_ended().unwrap().is_some()
+        })
+        .unwrap();
+        assert!(daemon.has_ended().unwrap().unwrap().success());
+        lab.lead_to(others[1]);
+        lab.sites[site].executable = executable;
+        lab.sites[site].start();
+        lab.await_agreed();
+        lab.lead_to(site);
         assert!(some_read(), "the clients were too fast");
         let begun = Instant::now();
         while some_read() && begun.elapsed() < PATIENCE {
@@ -59,15 +55,15 @@ fn replace(scene: &mut Scene, sites: &[usize], executable: &'static str) -> Vec<
     })
 }
 
-/// Which versions a site has spoken with its peers since it began, as its log has it.
-fn spoken(lab: &Lab, site: usize) -> (bool, bool) {
+/// Which versions a site has spoken with its peers, one after the other, as its log has it.
+fn spoken(lab: &Lab, site: usize) -> Vec<u8> {
     let log = lab.sites[site].daemon.as_ref().unwrap().log();
     let log = fs::read_to_string(log).unwrap();
-    let said = |version: &str| {
-        let mut lines = log.lines();
-        lines.any(|line| line.contains("a peer hands transfers on") && line.contains(version))
-    };
-    (said("version=1"), said("version=2"))
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("a peer hands transfers on"));
+    let version = |line: &str| line.rsplit_once("version=")?.1.get(..1)?.parse().ok();
+    lines.filter_map(version).collect()
 }
 
 #[test]
@@ -78,13 +74,14 @@ fn a_fleet_is_upgraded_site_by_site_and_one_site_taken_back_while_clients_read()
             site.executable = PREVIOUS;
         }
         let mut scene = Scene::of(lab, ALL.into());
-        for (sites, executable) in [
-            (&[0][..], EXECUTABLE),
-            (&[1, 2], EXECUTABLE),
-            (&[1], PREVIOUS),
+        for (replaced, executable) in [
+            (0, EXECUTABLE),
+            (1, EXECUTABLE),
+            (2, EXECUTABLE),
+            (1, PREVIOUS),
         ] {
-            let outcomes = replace(&mut scene, sites, executable);
-            println!("{sites:?} is {executable}");
+            let outcomes = replace(&mut scene, replaced, executable);
+            println!("{replaced} is {executable} now");
             scene.assert_complete(&outcomes, LOSS);
             for site in 0..NAMES.len() {
                 let count = |counter| scene.counted(site, counter);
@@ -101,8 +98,9 @@ fn a_fleet_is_upgraded_site_by_site_and_one_site_taken_back_while_clients_read()
                 assert!(count("adopted") > 0, "nothing came across");
             }
         }
-        // The first has seen all: the version before, this one, and that before again.
-        assert_eq!(spoken(&scene.lab, 0), (true, true));
-        assert_eq!(spoken(&scene.lab, 1), (true, false));
+        // The first has seen all; the last one that began speaks the version before with both.
+        let first = spoken(&scene.lab, 0);
+        assert!(first.contains(&1) && first.contains(&2), "{first:?}");
+        assert!(spoken(&scene.lab, 1).ends_with(&[1, 1]));
     });
 }
