@@ -329,6 +329,10 @@ impl Node {
         let Some(own) = &entry.own else {
             return;
         };
+        if standing.record.order < entry.record.order {
+            // It was said of an order that this record no longer has.
+            return;
+        }
         // What the client was answered it gets to the end, unless it has left it.
         let is_held = own.held.is_some();
         let other = standing.view.progress;
