@@ -7,11 +7,13 @@ use std::path::Path;
 use anycast_labs::require;
 
 use crate::run::{Failure, Runner};
-use crate::test::{selecting, tests_with};
+use crate::test::{selecting, tests, tests_with};
 use crate::{namespaces, packages};
 
 /// The labs that write the table. `cargo xtask test` leaves them out: they take half an hour.
 pub(crate) const TABLE: &str = "handoff_table";
+/// The lab of an upgrade, left out as well: it builds a node of the version of the wire before.
+pub(crate) const UPGRADE: &str = "handoff_upgrade";
 /// The firmware that Debian's package brings.
 const FIRMWARE: &str = "/usr/lib/u-boot/qemu_arm/u-boot.bin";
 /// What the labs have in common in their names; each group ends within the limit of a command.
@@ -34,6 +36,9 @@ pub(crate) fn run(mut runner: Runner) -> Result<(), Failure> {
     for (name, labs) in GROUPS {
         runner.phase(name, |runner| table(runner, labs))?;
     }
+    runner.phase("an upgrade", |runner| {
+        tests(runner, &selecting(&[UPGRADE])).map(drop)
+    })?;
     runner.phase("document", |runner| table(runner, &["the_document"]))?;
     runner.summary("cargo xtask handoff");
     Ok(())

@@ -40,7 +40,8 @@ Commands:
            run the labs of labs/tests/matrix, and write what they measure to
            docs/lab-matrix.md
   handoff  run the labs of labs/tests/handoff_table.rs, transfers whose route moves, with every
-           client; half an hour, and what they measure is written to docs/handoff.md
+           client, and that of an upgrade (labs/tests/handoff_upgrade.rs); half an hour, and what they
+           measure is written to docs/handoff.md
   help     this text
 
 Options:

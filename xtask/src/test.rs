@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use serde_json::Value;
 
-use crate::handoff::TABLE;
+use crate::handoff::{TABLE, UPGRADE};
 use crate::run::{Failure, Runner};
 use crate::{namespaces, packages};
 
@@ -43,7 +43,7 @@ pub(crate) fn run(mut runner: Runner) -> Result<(), Failure> {
         tests(runner, &["--workspace", "--all-features", "--doc"]).map(drop)
     })?;
     runner.phase("lab tests", |runner| {
-        let is_ours = |lab: &&str| ![MATRIX, TABLE].contains(lab);
+        let is_ours = |lab: &&str| ![MATRIX, TABLE, UPGRADE].contains(lab);
         let labs: Vec<_> = labs.iter().copied().filter(is_ours).collect();
         tests(runner, &selecting(&labs)).map(drop)
     })?;
@@ -148,7 +148,7 @@ fn cases(asked: Option<OsString>) -> Result<u64, Failure> {
     })
 }
 
-fn tests(runner: &mut Runner, arguments: &[&str]) -> Result<Vec<String>, Failure> {
+pub(crate) fn tests(runner: &mut Runner, arguments: &[&str]) -> Result<Vec<String>, Failure> {
     tests_with(runner, arguments, &[])
 }
 

@@ -1,4 +1,5 @@
 //! Real clients, each beyond a link of its own, slow enough that something can happen meanwhile.
+#![allow(dead_code, reason = "each test uses a part of this")]
 
 use std::fs;
 use std::net::UdpSocket;

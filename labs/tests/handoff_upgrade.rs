@@ -1,5 +1,19 @@
 //! An upgrade of a fleet, site by site, and the way back: nodes of the version of the wire before beside
-//! those of this one, both built from these sources.
+//! those of this one, both built from these sources. That takes minutes: `cargo xtask handoff` runs it.
+
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and says what it saw"
+)]
+
+#[path = "handoff/clients.rs"]
+mod clients;
+#[path = "sync/lab.rs"]
+mod lab;
+#[path = "handoff/scene.rs"]
+mod scene;
 
 use std::fs;
 use std::thread;
@@ -10,8 +24,8 @@ use anycast_labs::{eventually, isolated_with_for};
 use nix::sys::signal::Signal;
 
 use crate::clients::{ALL, Outcome, read_all};
-use crate::lab::{self, Lab, PATIENCE};
-use crate::{LOSS, MULTI, NAMES, Scene};
+use crate::lab::{Lab, PATIENCE};
+use crate::scene::{LOSS, MULTI, NAMES, Scene};
 
 /// Four reads, each as long as the clients' links make it, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(300);
