@@ -64,9 +64,11 @@ impl Node {
                 holder.tries = 0;
                 holder.next_put = now;
             }
-            let owned = self.shared.as_ref().and_then(|s| s.entries.get(&flow));
-            if is_up && owned.is_some_and(|entry| entry.is_live() && entry.tenure.owner == id) {
+            let entry = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow));
+            let owned = entry.filter(|entry| entry.is_live() && entry.tenure.owner == id);
+            if let Some(entry) = owned.filter(|_| is_up) {
                 // If it has begun anew, it says so.
+                entry.answering.notices = 0;
                 self.notice(now, &flow);
             }
             self.tick(now, &flow);
@@ -134,11 +136,12 @@ impl Node {
             self.agree_on_mtu();
         }
         if is_first {
-            self.takes_part(now, from, true);
+            // It answers nobody who has not said what it is.
             if let Some(state) = &mut self.shared {
                 state.next_hello = now;
-                self.greet(now);
             }
+            self.greet(now);
+            self.takes_part(now, from, true);
         }
         let Some(state) = &mut self.shared else {
             return;

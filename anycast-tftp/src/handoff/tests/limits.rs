@@ -173,8 +173,8 @@ fn a_refusal_of_an_order_that_was_raised_since_is_no_news() {
     net.send(0, flow, &rrq("a", &[]));
     net.wait(Duration::from_millis(151));
     assert_eq!(net.take(), [(0, data(1, &file[..512]))]);
-    let mut said = net
-        .letters
+    let letters = std::mem::take(&mut net.letters);
+    let mut said = letters
         .iter()
         .flat_map(|letter| messages(&letter.2, VERSION));
     let put = said.find_map(|message| match message {
