@@ -75,6 +75,7 @@ impl Node {
             told_at: now,
             told: entry.acked,
             was_greeted: entry.is_greeted,
+            raises: 0,
         });
         entry.answering = Answering::default();
         entry.owner_said = now;
