@@ -115,6 +115,8 @@ pub(super) struct Own {
     pub(super) told_at: Instant,
     pub(super) told: u64,
     pub(super) was_greeted: bool,
+    /// How often its order was raised.
+    pub(super) raises: u8,
 }
 
 /// An answering node's view of the owner.

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use anycast_core::NodeName;
 
+use super::Fleet;
 use super::entry::Entry;
 use super::fleet::{Mode, Nodes, mix};
-use super::limits::{MAX_MESSAGE, PAUSE, RECORD_LIFE, TOMBSTONE_LIFE};
+use super::limits::{PAUSE, RECORD_LIFE, TOMBSTONE_LIFE};
 use super::record::NodeId;
-use super::wire::{LEAST_VERSION, Message, VERSION, common};
-use super::{Fleet, limits};
+use super::wire::VERSION;
 use crate::proto::jobs::{StoreReply, StoreRequest};
 use crate::proto::packet::Packet;
 use crate::proto::server::{Server, Shared, Timeout, Transmit};
@@ -23,20 +23,21 @@ use self::contents::Contents;
 use self::strangers::Strangers;
 use self::writes::Parts;
 
+mod answering;
 mod contents;
+mod links;
 mod own;
 mod peers;
 mod request;
 mod standing;
 mod strangers;
+mod takeover;
 mod writes;
 
 /// How often a node looks whether it runs.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// How long a node that was paused takes no packets of clients: they came before.
 const DEAF: Duration = Duration::from_millis(50);
-/// How often peers hear what this node is.
-const HELLO_EVERY: Duration = Duration::from_secs(1);
 
 /// See the [module documentation](super).
 #[derive(Debug)]
@@ -156,7 +157,7 @@ fn next_due(now: Instant, flow: &Flow, entry: &Entry, nodes: &Nodes) -> Instant 
         Some(own) => due = due.min(own::due(now, entry, own, nodes)),
         None => {
             let notice = entry.answering.next_notice;
-            for at in own::inherits_at(flow, entry, nodes)
+            for at in takeover::inherits_at(flow, entry, nodes)
                 .into_iter()
                 .chain(notice)
             {
@@ -315,7 +316,7 @@ impl Node {
         }
     }
 
-    /// What a peer is to be told, of at most [`MAX_MESSAGE`] bytes. It may be lost.
+    /// What a peer is to be told, of at most [`MAX_MESSAGE`](super::limits::MAX_MESSAGE) bytes. It may be lost.
     pub fn poll_message(&mut self, _now: Instant) -> Option<(NodeName, Vec<u8>)> {
         let state = self.shared.as_mut()?;
         while let Some((id, mut waiting)) = state.outbox.pop_first() {
@@ -459,65 +460,6 @@ impl Node {
                 }
                 Shared::Ended(flow, _) => self.over(now, &flow),
             }
-        }
-    }
-
-    /// Says something to a peer, if it can be reached.
-    fn say(&mut self, to: NodeId, message: &Message) {
-        let Some(state) = &mut self.shared else {
-            return;
-        };
-        let Some(peer) = state.nodes.peers.get(&to) else {
-            return;
-        };
-        let is_hello = matches!(message, Message::Hello { .. });
-        if !(peer.is_up || (is_hello && peer.is_linked)) {
-            return;
-        }
-        let version = if is_hello {
-            LEAST_VERSION
-        } else {
-            common(state.speaks, peer.speaks)
-        };
-        self.server.stats_mut().messages_sent += 1;
-        let bytes = message.encode(version);
-        let waiting = state.outbox.entry(to).or_default();
-        match waiting.back_mut() {
-            Some(last)
-                if last.first() == Some(&version) && last.len() + bytes.len() <= MAX_MESSAGE =>
-            {
-                last.extend(bytes);
-            }
-            _ => {
-                let mut datagram = Vec::with_capacity(1 + bytes.len());
-                datagram.push(version);
-                datagram.extend(bytes);
-                waiting.push_back(datagram);
-            }
-        }
-        while waiting.len() > limits::OUTBOX {
-            waiting.pop_front();
-        }
-    }
-
-    /// Tells the peers what this node is.
-    fn greet(&mut self, now: Instant) {
-        let Some(state) = &mut self.shared else {
-            return;
-        };
-        if now < state.next_hello {
-            return;
-        }
-        state.next_hello = now + HELLO_EVERY;
-        let hello = Message::Hello {
-            domain: state.nodes.domain,
-            mtu: state.settings.mtu(),
-            is_draining: state.is_draining,
-            speaks: state.speaks,
-        };
-        let linked = state.nodes.peers.iter().filter(|(_, peer)| peer.is_linked);
-        for id in linked.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.say(id, &hello);
         }
     }
 

@@ -21,8 +21,9 @@
 use std::time::Duration;
 
 use self::fields::{Reader, Writer};
+pub use self::standing::{Hint, Progress, Standing, View};
 use self::standing::{progress, put_progress, put_standing, put_view, standing, view};
-use super::record::{NodeId, Record, Tenure};
+use super::record::NodeId;
 use crate::proto::Flow;
 
 mod fields;
@@ -42,84 +43,6 @@ const SAYS_VERSION: u8 = 2;
 pub fn common(own: u8, peer: Option<u8>) -> u8 {
     peer.map_or(LEAST_VERSION, |peer| peer.min(own))
         .max(LEAST_VERSION)
-}
-
-/// How far a transfer is, and who owns it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Who owns it.
-    pub tenure: Tenure,
-    /// Blocks that the client is known to have.
-    pub acked: u64,
-    /// Blocks that every holder is known to know.
-    pub floor: u64,
-    /// Fastest pace that was seen, in blocks a second; 0: none.
-    pub pace: u32,
-    /// It has acknowledged the options, or a block.
-    pub is_greeted: bool,
-    /// How long the client has not been heard of.
-    pub silence: Duration,
-}
-
-/// How a node sees a transfer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct View {
-    /// How far it is.
-    pub progress: Progress,
-    /// Until the first reply has gone out, at the latest.
-    pub hold: Duration,
-    /// How long whoever asked may answer; zero where it was not asked, or is not sure.
-    pub lease: Duration,
-    /// The time of whoever asked, as it said it: see [`Message::Ask`].
-    pub echo: u64,
-    /// No: the sender did not run for a while, and asks itself.
-    pub is_sure: bool,
-    /// For how long the sender has known the transfer.
-    pub age: Duration,
-}
-
-impl View {
-    /// A transfer that has just begun: nothing is acknowledged.
-    #[must_use]
-    pub const fn begun(owner: NodeId) -> Self {
-        Self {
-            progress: Progress {
-                tenure: Tenure { epoch: 0, owner },
-                acked: 0,
-                floor: 0,
-                pace: 0,
-                is_greeted: false,
-                silence: Duration::ZERO,
-            },
-            hold: Duration::ZERO,
-            lease: Duration::ZERO,
-            echo: 0,
-            is_sure: true,
-            age: Duration::ZERO,
-        }
-    }
-}
-
-/// A transfer, and how a node sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// The transfer.
-    pub record: Record,
-    /// How it stands.
-    pub view: View,
-}
-
-/// How far a transfer is; from its owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hint {
-    /// Whose.
-    pub flow: Flow,
-    /// Which.
-    pub nonce: u64,
-    /// How far.
-    pub progress: Progress,
-    /// The latest time of the receiver that the owner has seen; 0: none.
-    pub echo: u64,
 }
 
 /// One message.

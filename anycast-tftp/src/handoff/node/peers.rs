@@ -6,91 +6,11 @@ use super::Node;
 use crate::handoff::entry::Holder;
 use crate::handoff::limits::{HINT_MARGIN, LEASE};
 use crate::handoff::record::NodeId;
-use crate::handoff::wire::{Hint, Message, Standing, common, messages};
+use crate::handoff::wire::{Hint, Message, Standing, messages};
 use crate::proto::Flow;
 use crate::proto::server::REPEAT_GRACE;
 
 impl Node {
-    /// A peer can be reached, or no more.
-    pub(super) fn peer_changed(&mut self, now: Instant, id: NodeId, is_up: bool) {
-        let Some(state) = &mut self.shared else {
-            return;
-        };
-        let Some(peer) = state.nodes.peers.get_mut(&id) else {
-            return;
-        };
-        if peer.is_linked == is_up {
-            return;
-        }
-        peer.is_linked = is_up;
-        // What comes back may be another process.
-        peer.speaks = None;
-        state.outbox.remove(&id);
-        if is_up {
-            state.next_hello = now;
-            self.greet(now);
-        } else {
-            self.takes_part(now, id, false);
-        }
-    }
-
-    /// A peer takes part, or does no more.
-    fn takes_part(&mut self, now: Instant, id: NodeId, is_up: bool) {
-        let Some(state) = &mut self.shared else {
-            return;
-        };
-        let Some(peer) = state.nodes.peers.get_mut(&id) else {
-            return;
-        };
-        if peer.is_up == is_up {
-            return;
-        }
-        peer.is_up = is_up;
-        peer.since = Some(now);
-        peer.is_draining = false;
-        let is_alone = state.nodes.up().next().is_none();
-        self.server.set_alone(is_alone);
-        let flows: Vec<Flow> = state.entries.keys().copied().collect();
-        for flow in flows {
-            self.keep_elsewhere(now, &flow);
-            if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow))
-                && let Some(holder) = entry.own.as_mut().and_then(|own| own.holders.get_mut(&id))
-                && is_up
-            {
-                // What it kept it may have lost.
-                holder.is_kept = false;
-                holder.tries = 0;
-                holder.next_put = now;
-            }
-            let owned = self.shared.as_ref().and_then(|s| s.entries.get(&flow));
-            if is_up && owned.is_some_and(|entry| entry.is_live() && entry.tenure.owner == id) {
-                // If it has begun anew, it says so.
-                self.notice(now, &flow);
-            }
-            self.tick(now, &flow);
-        }
-    }
-
-    /// Where the directory is gone, others keep the record.
-    fn keep_elsewhere(&mut self, now: Instant, flow: &Flow) {
-        let Some(state) = &mut self.shared else {
-            return;
-        };
-        let me = state.nodes.me;
-        let keepers = state.nodes.keepers(flow);
-        let Some(entry) = state.entries.get_mut(flow) else {
-            return;
-        };
-        let acked = entry.floor;
-        if let Some(own) = &mut entry.own {
-            for id in keepers.into_iter().filter(|id| *id != me) {
-                own.holders
-                    .entry(id)
-                    .or_insert_with(|| Holder::new(now, acked));
-            }
-        }
-    }
-
     /// A datagram of a peer.
     pub(super) fn take_message(&mut self, now: Instant, from: NodeId, datagram: &[u8]) {
         let Some(state) = &self.shared else {
@@ -167,75 +87,6 @@ impl Node {
                 bytes,
             } => self.passed_on(now, from, flow, (id, part, parts), bytes),
             Message::Stands { flow, nonce, view } => self.stands(now, from, &flow, nonce, &view),
-        }
-    }
-
-    /// A peer says which version it speaks: so is it spoken to from now on.
-    fn learn_version(&mut self, from: NodeId, speaks: u8) {
-        let Some(state) = &mut self.shared else {
-            return;
-        };
-        let own = state.speaks;
-        if let Some(peer) = state.nodes.peers.get_mut(&from)
-            && peer.is_linked
-            && peer.speaks.replace(speaks) != Some(speaks)
-        {
-            let version = common(own, peer.speaks);
-            tracing::info!(peer = %peer.name, speaks, version, "a peer hands transfers on");
-        }
-    }
-
-    fn greeted(&mut self, now: Instant, from: NodeId, domain: u64, mtu: u32, is_draining: bool) {
-        let Some(state) = &mut self.shared else {
-            return;
-        };
-        let Some(peer) = state.nodes.peers.get_mut(&from) else {
-            return;
-        };
-        // A link that is down has late messages at most.
-        if !peer.is_linked {
-            return;
-        }
-        let is_first = !peer.is_up;
-        peer.is_draining = is_draining;
-        let is_moved = std::mem::replace(&mut peer.domain, domain) != domain;
-        let is_new = std::mem::replace(&mut peer.mtu, mtu) != mtu;
-        if is_new {
-            self.agree_on_mtu();
-        }
-        if is_first {
-            self.takes_part(now, from, true);
-            if let Some(state) = &mut self.shared {
-                state.next_hello = now;
-                self.greet(now);
-            }
-        }
-        let Some(state) = &mut self.shared else {
-            return;
-        };
-        if is_moved && state.nodes.peers.len() > 2 {
-            let flows: Vec<Flow> = state.entries.keys().copied().collect();
-            for flow in flows {
-                let directory = state.nodes.directory(&flow);
-                if let Some(entry) = state.entries.get_mut(&flow) {
-                    entry.directory = directory;
-                }
-                state.schedule(now, &flow);
-            }
-        }
-    }
-
-    /// A client may come to any node, so blocks must fit everywhere.
-    pub(super) fn agree_on_mtu(&mut self) {
-        let Some(state) = &self.shared else {
-            return;
-        };
-        let mine = state.settings.mtu();
-        let least = state.nodes.peers.values().map(|peer| peer.mtu).min();
-        let mtu = least.unwrap_or(mine).min(mine);
-        let settings = state.settings.clone().with_mtu(mtu);
-        if let Err(error) = self.server.handle_settings(settings) {
-            tracing::warn!(%error, "what a peer says of its packets is not heeded");
         }
     }
 

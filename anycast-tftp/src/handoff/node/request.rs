@@ -136,6 +136,7 @@ impl Node {
             told_at: now,
             told: 0,
             was_greeted: false,
+            raises: 0,
         });
         entry.has_session = true;
         let id = entry.record.content;
@@ -176,6 +177,7 @@ impl Node {
             told_at: now,
             told: 0,
             was_greeted: false,
+            raises: 0,
         });
         self.server.set_role(now, flow, Role::Owner);
         self.server.set_report(flow, own::HINT_BLOCKS_FIRST, now);

@@ -13,6 +13,9 @@ use crate::proto::session::Role;
 
 /// A node that did not run asks again after this.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Of two transfers of a flow whose owners insist the one with the higher number stays, after each
+/// has raised its order so often.
+const MAX_RAISES: u8 = 3;
 /// So much longer silent is a transfer that the client has left for another one.
 const LEFT_FOR: Duration = Duration::from_secs(1);
 
@@ -329,13 +332,19 @@ impl Node {
         let Some(own) = &entry.own else {
             return;
         };
+        if standing.record.order < entry.record.order {
+            // It was said of an order that this record no longer has.
+            return;
+        }
         // What the client was answered it gets to the end, unless it has left it.
         let is_held = own.held.is_some();
         let other = standing.view.progress;
         let silence = now.saturating_duration_since(entry.heard);
         let insists =
             !is_held && !entry.record.is_alike(&standing.record) && silence < other.silence;
-        if is_over || insists {
+        // Where each node takes the other's for the later one, they would go on for ever.
+        let yields = own.raises >= MAX_RAISES && standing.record.nonce > nonce;
+        if (is_over || insists) && !yields {
             // Ours is newer, and its order has to say so.
             entry.record.order = entry
                 .record
@@ -344,6 +353,7 @@ impl Node {
             let owner = other.tenure.owner;
             let me = state.nodes.me;
             if let Some(own) = &mut entry.own {
+                own.raises = own.raises.saturating_add(1);
                 if owner != me && state.nodes.peers.contains_key(&owner) {
                     let holder = own.holders.entry(owner);
                     holder.or_insert_with(|| Holder::new(now, 0));

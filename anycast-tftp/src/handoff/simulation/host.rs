@@ -119,9 +119,11 @@ impl World {
             let visitor = &self.visitors[self.jobs[*job].client];
             is_request && visitor.client.asks == inbound.asks
         };
+        let mut asked_first = None;
         if let Some(job) = inbound.job.filter(is_current) {
             let port = inbound.flow.remote.port();
             let asked = &mut self.jobs[job].asked;
+            asked_first = (!asked.contains_key(&port)).then_some(job);
             let (_, nodes) = asked.entry(port).or_insert((self.now, BTreeSet::new()));
             nodes.insert(at);
         }
@@ -133,9 +135,16 @@ impl World {
             )
         });
         self.watched = (inbound.flow.remote, 0);
+        let taken = |host: &Host| host.node.as_ref().map(|node| node.stats().datagrams);
+        let before = taken(&self.hosts[at]);
         self.with_node(at, |node, now| {
             node.handle_datagram(now, inbound.flow, &inbound.bytes);
         });
+        let is_deaf = taken(&self.hosts[at]) == before;
+        if let Some(asked) = asked_first.filter(|_| is_deaf) {
+            // It came while the node stood still, which knows nothing of it: it is lost.
+            self.jobs[asked].asked.remove(&inbound.flow.remote.port());
+        }
         if is_error && self.watched.1 > 0 {
             invariants::an_error_was_answered(self, at, inbound.flow);
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::handoff::record::Record;
-use crate::handoff::wire::{Message, Standing, VERSION, View};
+use crate::handoff::wire::{Message, Standing, VERSION, View, messages};
 
 #[test]
 fn unknown_packets_cost_messages_within_bounds_and_are_never_answered() {
@@ -158,4 +158,46 @@ fn a_record_that_is_replayed_after_its_end_is_refused() {
     net.send(0, late, &ack(2));
     net.wait(Duration::from_secs(1));
     assert_eq!(net.take(), []);
+}
+
+/// It belongs to the requests of a transfer, but is said by whoever holds an older one.
+#[test]
+fn a_refusal_of_an_order_that_was_raised_since_is_no_news() {
+    let mut net = Net::new(2, Mode::BeforeReply);
+    let peer: NodeName = "node1".parse().unwrap();
+    let flow = client(1000);
+    let file = bytes(2000, 1);
+    net.put("a", &file);
+    net.cut = BTreeSet::from([(0, 1), (1, 0)]);
+    net.letters.clear();
+    net.send(0, flow, &rrq("a", &[]));
+    net.wait(Duration::from_millis(151));
+    assert_eq!(net.take(), [(0, data(1, &file[..512]))]);
+    let letters = std::mem::take(&mut net.letters);
+    let mut said = letters
+        .iter()
+        .flat_map(|letter| messages(&letter.2, VERSION));
+    let put = said.find_map(|message| match message {
+        Ok(Message::Put(standing)) => Some(standing),
+        _ => None,
+    });
+    let nonce = put.unwrap().record.nonce;
+    let older = messages(&forged(&net, 1000, 0), VERSION).next().unwrap();
+    let Ok(Message::Put(standing)) = older else {
+        panic!("{older:?}");
+    };
+    // The first one makes it say its record again, above that one; the second was under way then.
+    for is_over in [true, false] {
+        let standing = standing.clone();
+        let refused = Message::Refused {
+            nonce,
+            is_over,
+            standing,
+        };
+        let refused = [vec![VERSION], refused.encode(VERSION)].concat();
+        net.nodes[0].handle_message(net.now, &peer, &refused);
+        net.pump();
+    }
+    net.send(0, flow, &ack(1));
+    assert_eq!(net.take(), [(0, data(2, &file[512..1024]))]);
 }

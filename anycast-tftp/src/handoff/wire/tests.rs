@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::handoff::record::{Record, Tenure};
 use crate::proto::packet::Mode;
 use crate::proto::transfer::Rollover;
 use crate::store::{ContentHash, ContentId, FileName};

@@ -66,6 +66,22 @@ fn who_took_the_timers_over_under_a_lease_still_has_them_when_it_is_over() {
 }
 
 #[test]
+fn an_owner_that_comes_back_with_nothing_is_followed_by_another() {
+    // The client is elsewhere when it says its last ACK, which is lost. Until the owner is back, before
+    // there is an heir, it was told so often of the ones before that it is told no more.
+    for (nodes, back) in (2..=5).flat_map(|nodes| [3000, 3800, 4200].map(|back| (nodes, back))) {
+        let mut setting = Setting::peaceful(nodes).with_file(1024 * 100);
+        setting = setting.with_guest(Kind::Grub, 1024, &[0]);
+        far(&mut setting);
+        let setting = setting
+            .with_fault(When::Blocks(0, 30), Fault::Die(0, 0, Some(back * MS)))
+            .with_fault(When::Blocks(0, 30), Fault::Move(0, 1))
+            .with_fault(When::Blocks(0, 34), Fault::Mute(0, 1));
+        all_within(&holds(8, &setting), 15 * SECOND);
+    }
+}
+
+#[test]
 fn two_nodes_that_both_stood_still_agree_again() {
     let setting = one(Kind::UBoot, 400)
         .with_fault(When::Blocks(0, 30), Fault::Move(0, 1))
