@@ -68,7 +68,8 @@ pub(in crate::sync) fn entry_size(key: &Key, entry: &Entry) -> usize {
 ///
 /// # Errors
 /// [`WireError`]: among others for a name that is not normal, a dot that has not been seen, a
-/// version that is not of its key, a counter above [`MAX_COUNTER`].
+/// version that is not of its key, a counter of 0, which would be one that was seen and yet none, or
+/// above [`MAX_COUNTER`].
 pub fn decode_entry(bytes: &[u8]) -> Result<(Key, Entry), WireError> {
     let fields = Read::new(PAGES, bytes)?;
     let key = match fields.get(GROUP) {
@@ -84,13 +85,14 @@ pub fn decode_entry(bytes: &[u8]) -> Result<(Key, Entry), WireError> {
     for value in fields.all(SEEN) {
         let (writer, counter) = seen(value).ok_or_else(|| fields.malformed(SEEN))?;
         writers.push(writer.clone());
-        if counter > MAX_COUNTER || entry.seen.insert(writer, counter).is_some() {
+        let is_good = (1..=MAX_COUNTER).contains(&counter);
+        if !is_good || entry.seen.insert(writer, counter).is_some() {
             return Err(fields.malformed(SEEN));
         }
     }
     for value in fields.all(LIVE) {
         let (dot, version) = live(value, &key, &writers).ok_or_else(|| fields.malformed(LIVE))?;
-        if !entry.has_seen(&dot) || entry.live.insert(dot, version).is_some() {
+        if dot.counter == 0 || !entry.has_seen(&dot) || entry.live.insert(dot, version).is_some() {
             return Err(fields.malformed(LIVE));
         }
     }

@@ -80,7 +80,10 @@ async fn handshakes_that_stall_are_given_up_and_keep_no_peer_out() {
     let mut stalled = stall(&site).await;
     while site.lines(&refused).is_empty() {
         assert!(Instant::now() < until, "{:?}", site.log.lines());
-        if timeout(HANDSHAKE_TIME / 3, site.told(&refused)).await.is_err() {
+        if timeout(HANDSHAKE_TIME / 3, site.told(&refused))
+            .await
+            .is_err()
+        {
             stalled = stall(&site).await;
         }
     }
