@@ -118,8 +118,9 @@ pub const SILENCE: Duration = Duration::from_secs(1);
 pub const FRAME_TIME: Duration = Duration::from_secs(5);
 /// First pause before dialling again.
 pub const BACK_OFF_MIN: Duration = Duration::from_millis(100);
-/// Longest pause.
-pub const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+/// Longest pause: as short as the time in which routes come back, since transfers that begin before the mesh
+/// is back are held by one node. It costs each pair of nodes one packet a second.
+pub const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 /// A connection that lasted so long was a good one: the next is dialled at once.
 pub const STEADY: Duration = Duration::from_secs(5);
 /// Most peers.

@@ -114,8 +114,8 @@ pub const MAX_UPLOAD_MEMORY: usize = 256 << 20;
 pub const LINGER: Duration = Duration::from_secs(30);
 
 /// How long a client may be silent in a transfer before it is given up, however few packets
-/// it was sent again in this time.
-pub const MAX_SILENCE: Duration = Duration::from_secs(60);
+/// it was sent again in this time. curl without `--max-time` repeats its ACK after 72 s.
+pub const MAX_SILENCE: Duration = Duration::from_secs(80);
 
 /// How long a transfer waits for the store to read or write. Then it fails, whatever the
 /// client does; its silence does not count while the store is waited for.

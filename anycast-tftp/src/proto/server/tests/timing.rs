@@ -59,7 +59,7 @@ fn a_silent_client_is_given_up_whatever_it_negotiated() {
         bench.send(&request(1, &["f", "octet", "timeout", timeout]));
         bench.send(&ack(0));
         bench.send(&ack(1));
-        assert!(!bench.pass(59_999).is_empty(), "nothing was sent again");
+        assert!(!bench.pass(79_999).is_empty(), "nothing was sent again");
         assert_eq!(bench.server.sessions(), 1);
         bench.pass(1);
         assert_eq!(bench.server.sessions(), 0);
@@ -123,7 +123,7 @@ fn while_the_store_hangs_the_client_is_not_blamed() {
     bench.take(&ack(1));
     // Never.
     let _hung = load(&mut bench);
-    bench.pass(59_999);
+    bench.pass(79_999);
     assert_eq!(bench.server.sessions(), 1);
     assert_eq!(bench.stats().blocks_resent, 0);
     let told = bench.pass(1);
