@@ -83,6 +83,9 @@
 //!   [`limits::AHEAD`] blocks in one half and comes back to the other.
 //! - Where a round trip between nodes takes longer than `hold_wait`, an older transfer of the port
 //!   may become known after the reply. Set `hold_wait` above it.
+//! - A node that did not run for a while, and finds that all others have died or begun anew meanwhile, goes on
+//!   with the transfers that it knew. A client that has used its port for another one since is answered
+//!   from the one before.
 //! - A NAT that changes the client's port between sites makes another flow.
 
 mod entry;

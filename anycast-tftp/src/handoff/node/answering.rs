@@ -22,13 +22,18 @@ impl State {
         !others.any(|id| *id != self.nodes.me && self.nodes.is_up(*id))
     }
 
-    /// Whether this node may speak for a transfer now: what it knows of it is certain enough.
-    pub(super) fn is_allowed(&self, now: Instant, entry: &Entry) -> bool {
+    /// Whether this node may let others answer: one that answers under a lease itself does not hear of
+    /// the end, nor of what the client began after it.
+    pub(super) fn may_lease(&self, entry: &Entry) -> bool {
         let me = self.nodes.me;
         let is_holder = entry.tenure.owner == me || entry.directory.contains(&me);
         // Where nobody could allow it, nobody can forbid it.
-        let is_left = self.is_left(entry);
-        let is_leased = is_holder || is_left || entry.lease.is_some_and(|until| now < until);
+        is_holder || self.is_left(entry)
+    }
+
+    /// Whether this node may speak for a transfer now: what it knows of it is certain enough.
+    pub(super) fn is_allowed(&self, now: Instant, entry: &Entry) -> bool {
+        let is_leased = self.may_lease(entry) || entry.lease.is_some_and(|until| now < until);
         let is_certain = !entry.record.wraps() || entry.own.is_some() || now < entry.trust;
         entry.is_confirmed && is_leased && is_certain
     }
@@ -232,10 +237,7 @@ impl Node {
         let Some(entry) = state.entries.get(flow) else {
             return;
         };
-        let me = state.nodes.me;
-        let is_holder = entry.tenure.owner == me || entry.directory.contains(&me);
-        let is_left = state.is_left(entry);
-        let lease = (!is_holder && !is_left).then(|| entry.lease.unwrap_or(now));
+        let lease = (!state.may_lease(entry)).then(|| entry.lease.unwrap_or(now));
         let trust = (entry.record.wraps() && entry.own.is_none()).then_some(entry.trust);
         let until = [lease, trust, (!entry.is_confirmed).then_some(now)];
         let until = until.into_iter().flatten().min();

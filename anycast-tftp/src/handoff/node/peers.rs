@@ -126,6 +126,7 @@ impl Node {
             held.revoking.remove(&from);
             if !wait.is_zero() {
                 held.lease_until = held.lease_until.max(Some(now + wait.min(LEASE)));
+                entry.granted = entry.granted.max(held.lease_until);
             }
         }
         if let Some(older) = older
@@ -230,6 +231,16 @@ impl Node {
             return self.say(from, &Message::Unknown { flow: *flow });
         };
         if entry.record.nonce != nonce {
+            let is_over = self
+                .shared
+                .as_ref()
+                .is_some_and(|state| state.ends.contains(nonce));
+            if is_over {
+                self.say_end(from, flow, nonce);
+            }
+            let Some(entry) = self.shared.as_ref().and_then(|s| s.entries.get(flow)) else {
+                return;
+            };
             let answer = if entry.is_live() {
                 Message::Put(Box::new(entry.standing(now)))
             } else {
@@ -261,8 +272,12 @@ impl Node {
         let Some(state) = &mut self.shared else {
             return;
         };
-        let Some(entry) = state.entries.get_mut(&flow) else {
+        let Some(entry) = state.entries.get(&flow) else {
             return self.say(from, &Message::Unknown { flow });
+        };
+        let may_lease = state.may_lease(entry);
+        let Some(entry) = state.entries.get_mut(&flow) else {
+            return;
         };
         let nonce = entry.record.nonce;
         if !entry.is_live() {
@@ -276,7 +291,7 @@ impl Node {
         let mut view = entry.view(now);
         view.echo = stamp;
         // In a transfer that wraps only its owner knows enough.
-        if entry.is_confirmed && (entry.own.is_some() || !entry.record.wraps()) {
+        if may_lease && entry.is_confirmed && (entry.own.is_some() || !entry.record.wraps()) {
             view.lease = LEASE;
             let until = now + LEASE + HINT_MARGIN;
             if !entry.directory.contains(&from) {

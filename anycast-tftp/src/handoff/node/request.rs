@@ -117,6 +117,8 @@ impl Node {
         let view = View::begun(me);
         let standing = Standing { record, view };
         let mut entry = Entry::new(now, standing, directory, me);
+        // Whatever takes its place before it is over has to wait for it too.
+        entry.granted = lease_until;
         let holders = state
             .nodes
             .keepers(&flow)

@@ -1,5 +1,6 @@
 //! Records that come from other nodes: which of two transfers of a flow stands, and who owns it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::Node;
@@ -371,7 +372,26 @@ impl Node {
             self.tick(now, &flow);
             return;
         }
+        self.give_up(now, &flow);
         self.supersede(now, from, standing);
+    }
+
+    /// The record that this node made is no more: whoever took it up is not to answer from it.
+    fn give_up(&mut self, now: Instant, flow: &Flow) {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let Some(entry) = state.entries.get(flow) else {
+            return;
+        };
+        let nonce = entry.record.nonce;
+        let own = entry.own.iter();
+        let told = own.flat_map(|own| own.holders.keys().chain(own.guests.keys()));
+        let told: BTreeSet<NodeId> = told.copied().collect();
+        state.ends.insert(now, nonce);
+        for id in told {
+            self.say_end(id, flow, nonce);
+        }
     }
 
     /// A node that knows the transfer still does: what a node that did not run knows is true.

@@ -123,7 +123,7 @@ fn while_the_store_hangs_the_client_is_not_blamed() {
     bench.take(&ack(1));
     // Never.
     let _hung = load(&mut bench);
-    bench.pass(79_999);
+    bench.pass(59_999);
     assert_eq!(bench.server.sessions(), 1);
     assert_eq!(bench.stats().blocks_resent, 0);
     let told = bench.pass(1);
