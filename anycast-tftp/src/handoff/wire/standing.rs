@@ -37,7 +37,7 @@ pub struct View {
     pub hold: Duration,
     /// How long whoever asked may answer; zero where it was not asked, or is not sure.
     pub lease: Duration,
-    /// The time of whoever asked, as it said it: see [`Message::Ask`].
+    /// The time of whoever asked, as it said it: see [`Message::Ask`](super::Message::Ask).
     pub echo: u64,
     /// No: the sender did not run for a while, and asks itself.
     pub is_sure: bool,
