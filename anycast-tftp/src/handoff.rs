@@ -47,8 +47,8 @@
 //! 6. **Unknown flow.** One packet of a flow is kept for a bounded time while the directory is
 //!    asked; where nobody knows the flow it is dropped in silence. Questions are limited for each
 //!    prefix and in all. What was kept before a transfer began is not of that transfer.
-//! 7. **Leases.** Who is neither owner nor directory answers for [`limits::LEASE`] after it asked.
-//!    A new record of that flow waits for it. Where nobody who could allow it can be reached, nobody
+//! 7. **Leases.** Who is neither owner nor directory answers for [`limits::LEASE`] after it asked,
+//!    and lets nobody else answer. A new record of that flow waits for it. Where nobody who could allow it can be reached, nobody
 //!    has to.
 //! 8. **Hints.** Holders hear how far a transfer is when it begins, every [`limits::HINT_EVERY`]
 //!    while it moves and every

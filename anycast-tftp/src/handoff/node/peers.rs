@@ -231,21 +231,15 @@ impl Node {
             return self.say(from, &Message::Unknown { flow: *flow });
         };
         if entry.record.nonce != nonce {
-            let is_over = self
-                .shared
-                .as_ref()
-                .is_some_and(|state| state.ends.contains(nonce));
-            if is_over {
-                self.say_end(from, flow, nonce);
-            }
-            let Some(entry) = self.shared.as_ref().and_then(|s| s.entries.get(flow)) else {
-                return;
-            };
             let answer = if entry.is_live() {
                 Message::Put(Box::new(entry.standing(now)))
             } else {
                 Message::Unknown { flow: *flow }
             };
+            let state = self.shared.as_ref();
+            if state.is_some_and(|state| state.ends.contains(nonce)) {
+                self.say_end(from, flow, nonce);
+            }
             return self.say(from, &answer);
         }
         if !entry.is_live() {
