@@ -32,9 +32,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use self::lock::Locked;
 use super::content::ContentId;
 use crate::store::{FileName, RESERVED_PREFIX};
 
@@ -45,6 +46,7 @@ mod disk;
 mod hashing;
 mod identify;
 mod install;
+mod lock;
 pub mod log;
 mod objects;
 mod parents;
@@ -122,7 +124,7 @@ pub struct Folder {
     hidden: OwnedFd,
     objects: OwnedFd,
     staging: OwnedFd,
-    clock: File,
+    clock: Locked,
     state: PathBuf,
     ignores_case: bool,
     /// What is at each path. Held while a name is looked at or changed, never while a file is read.
@@ -132,7 +134,7 @@ pub struct Folder {
     scanning: Mutex<()>,
     watch: Mutex<Option<watch::Watch>>,
     /// Locked, so that no other process uses the same state.
-    _lock: File,
+    _lock: Locked,
 }
 
 impl Folder {
@@ -161,11 +163,9 @@ impl Folder {
         let staging = made(&hidden, "staging")?;
         let clock = disk::create_file(&hidden, "clock").map_err(|errno| failed(errno.into()))?;
         let lock = lock_state(root, state_dir)?;
-        if rustix::fs::flock(&clock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(FolderError::InUse {
-                path: root.to_owned(),
-            });
-        }
+        let clock = Locked::new(clock).ok_or_else(|| FolderError::InUse {
+            path: root.to_owned(),
+        })?;
         let ignores_case = disk::look(&hidden, "CLOCK").is_ok();
         let folder = Self {
             path: root.to_owned(),
@@ -285,7 +285,7 @@ impl Folder {
     }
 }
 
-fn lock_state(root: &Path, state_dir: &Path) -> Result<File, FolderError> {
+fn lock_state(root: &Path, state_dir: &Path) -> Result<Locked, FolderError> {
     let failed = |source| FolderError::Open {
         path: state_dir.to_owned(),
         source,
@@ -294,12 +294,9 @@ fn lock_state(root: &Path, state_dir: &Path) -> Result<File, FolderError> {
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
     let lock = options.open(state_dir.join("lock")).map_err(failed)?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(_) => Err(FolderError::InUse {
-            path: root.to_owned(),
-        }),
-    }
+    Locked::new(lock).ok_or_else(|| FolderError::InUse {
+        path: root.to_owned(),
+    })
 }
 
 /// Shared by the folder and the thread that listens to the kernel.

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Dir, FileType};
 use rustix::io::Errno;
 
 use super::disk::{self, Stamp};
+use super::lock::Locked;
 use super::{Folder, hashing};
 use crate::store::FileName;
 use crate::sync::content::{ContentHash, ContentId};
@@ -295,10 +296,9 @@ impl Folder {
         let Ok((file, stamp)) = disk::open_file(&folder, name) else {
             return Ok(());
         };
-        let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
-        if rustix::fs::flock(&file, lock).is_err() {
+        let Some(_lock) = Locked::new(file) else {
             return Ok(());
-        }
+        };
         rustix::fs::unlinkat(&folder, name, AtFlags::empty())?;
         swept.files += 1;
         swept.bytes = swept.bytes.saturating_add(stamp.size);

@@ -1,16 +1,15 @@
 //! Contents on their way in: invisible until they are whole, verified and on the disk.
 
-use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::direct::{self, Direct};
 use super::disk::{self, Stamp};
+use super::lock::Locked;
 use super::objects::{Held, to_hex};
 use super::{Folder, hashing};
 use crate::sync::content::{ContentHash, ContentId};
@@ -86,7 +85,7 @@ impl StageError {
 #[derive(Debug)]
 pub struct Stage {
     content: ContentId,
-    file: File,
+    file: Locked,
     /// What is gathered to be written past the page cache; `None`: nothing is, or any more.
     direct: Option<Direct>,
     /// What is in the file, and hashed.
@@ -101,7 +100,7 @@ pub struct Stage {
 #[derive(Debug)]
 pub struct Staged {
     content: ContentId,
-    file: File,
+    file: Locked,
 }
 
 impl Staged {
@@ -121,9 +120,7 @@ impl Folder {
         let failed = |errno| StageError::new(&content, errno);
         let name = to_hex(&content.hash.0);
         let file = disk::create_file(&self.staging, &name).map_err(failed)?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(StageError::Busy(content.hash));
-        }
+        let file = Locked::new(file).ok_or(StageError::Busy(content.hash))?;
         let found = rustix::fs::fstat(&file).map_err(failed)?;
         // Finished, or swept, by another between the creation and the lock.
         if !disk::is_file(&found) || found.st_nlink == 0 {

@@ -177,6 +177,17 @@ fn two_processes_do_not_share_a_folder_or_its_state() {
     }
 }
 
+/// A process that is being started elsewhere has a copy of every descriptor until it runs.
+#[test]
+fn a_folder_is_free_once_it_is_closed_whoever_has_a_copy_of_its_descriptor() {
+    let place = Place::new();
+    let folder = place.open();
+    let copy = rustix::io::dup(folder.clock.as_fd()).unwrap();
+    drop(folder);
+    place.open();
+    drop(copy);
+}
+
 #[test]
 fn a_hidden_folder_that_is_a_link_is_refused() {
     let place = Place::new();
