@@ -7,7 +7,7 @@ use super::limits::{AHEAD, HINT_EVERY, HINT_LIFE, HINT_MARGIN, YOUNG};
 use super::record::{NodeId, Record, Tenure};
 use super::wire::{Progress, Standing, View};
 use crate::proto::rtt::INITIAL_RTO;
-use crate::proto::server::DOUBLED;
+use crate::proto::server::{DOUBLED, REPEAT_GRACE};
 use crate::proto::transfer::elsewhere;
 
 /// Shortest and longest time for which the pace that was seen bounds where a client can be.
@@ -253,6 +253,13 @@ impl Entry {
         self.has_only_begun() && now.saturating_duration_since(self.made) < YOUNG
     }
 
+    /// For how long, where the request was answered here again a moment ago, and no block is known
+    /// to have come to the client since.
+    pub(super) fn has_just_repeated(&self, now: Instant) -> Option<Duration> {
+        let since = now.saturating_duration_since(self.answering.repeated?);
+        (self.is_live() && self.acked == 0 && since < REPEAT_GRACE).then_some(since)
+    }
+
     /// Whether nothing is acknowledged, as far as is known here.
     pub(super) const fn has_only_begun(&self) -> bool {
         self.acked == 0 && !self.is_greeted
@@ -302,7 +309,9 @@ impl Entry {
         let moved = u128::from(self.pace.fastest()).saturating_mul(time) / 1000;
         let most = elsewhere(self.acked, self.record.windowsize)
             .saturating_add(u64::try_from(moved).unwrap_or(u64::MAX));
-        block <= self.acked.saturating_add(most) || silence >= DOUBLED
+        // No block goes out before the options are acknowledged.
+        let is_awaited = block == 0 || self.is_greeted || self.record.oack.is_empty();
+        (is_awaited && block <= self.acked.saturating_add(most)) || silence >= DOUBLED
     }
 
     /// What a number on the wire acknowledges; None: it is old, or uncertain.

@@ -17,7 +17,7 @@ pub enum Mode {
     #[default]
     BeforeReply,
     /// Together with the first reply: a route that moves in the very same moment may still
-    /// end the transfer.
+    /// end the transfer. Only where the port was used for another one is that waited for.
     Async,
     /// Never: a transfer ends with its node, or with its route.
     Off,
@@ -95,6 +95,11 @@ pub(super) struct Peer {
     pub(super) is_draining: bool,
     /// Largest packet that reaches its clients, in bytes.
     pub(super) mtu: u32,
+    /// It took part when this node stopped for a while, and may have forgotten since what it was
+    /// told meanwhile.
+    pub(super) may_have_forgotten: bool,
+    /// When it last said what it is.
+    pub(super) said_at: Option<Instant>,
     /// The version that it speaks at most, once it has said so.
     pub(super) speaks: Option<u8>,
     /// Records that it owns.
@@ -120,6 +125,8 @@ impl Nodes {
                 since: None,
                 is_draining: false,
                 mtu: u32::MAX,
+                may_have_forgotten: false,
+                said_at: None,
                 speaks: None,
                 records: 0,
             };

@@ -68,8 +68,10 @@ struct State {
     last_turn: Instant,
     /// Packets of clients are taken again from then on.
     deaf_until: Option<Instant>,
-    /// When it last found that it had not run for a while.
+    /// When it last found that it had not run for a while, and since when it had not, at the
+    /// earliest, as long as a transfer is not confirmed.
     paused_at: Instant,
+    stopped_at: Instant,
     next_hello: Instant,
     is_draining: bool,
     nonces: u64,
@@ -151,7 +153,7 @@ fn next_due(now: Instant, flow: &Flow, entry: &Entry, nodes: &Nodes) -> Instant 
         return due.max(now);
     }
     if !entry.is_confirmed {
-        due = due.min(entry.asked.unwrap_or(now) + standing::ASK_AGAIN);
+        due = due.min(standing::asks_again(entry).unwrap_or(now));
     }
     match &entry.own {
         Some(own) => due = due.min(own::due(now, entry, own, nodes)),
@@ -202,6 +204,7 @@ impl Node {
                 last_turn: now,
                 deaf_until: None,
                 paused_at: now,
+                stopped_at: now,
                 next_hello: now,
                 is_draining: false,
                 nonces: 0,
@@ -251,6 +254,9 @@ impl Node {
             || !self.server.handle_packet(now, flow, datagram, packet)
         {
             self.stranger(now, flow, datagram);
+        } else if let Some(state) = &mut self.shared {
+            // The client said it before this.
+            state.strangers.forget(&flow);
         }
         self.settle(now);
     }
@@ -407,8 +413,8 @@ impl Node {
         let Some(state) = shared else {
             return;
         };
-        let gap = now.saturating_duration_since(state.last_turn);
-        state.last_turn = now;
+        let before = std::mem::replace(&mut state.last_turn, now);
+        let gap = now.saturating_duration_since(before);
         if gap <= PAUSE || state.nodes.peers.is_empty() {
             return;
         }
@@ -419,6 +425,15 @@ impl Node {
         );
         state.deaf_until = Some(now + DEAF);
         state.paused_at = now;
+        if state.entries.values().all(|entry| entry.is_confirmed) {
+            state.stopped_at = before;
+            for peer in state.nodes.peers.values_mut() {
+                peer.may_have_forgotten = false;
+            }
+        }
+        for peer in state.nodes.peers.values_mut() {
+            peer.may_have_forgotten |= peer.is_up;
+        }
         for (flow, entry) in &mut state.entries {
             if entry.is_live() {
                 entry.is_confirmed = false;

@@ -16,7 +16,7 @@
 //! | version | since | what is new |
 //! |---|---|---|
 //! | 1 | 0.1 | |
-//! | 2 | 0.2 | Hello says the version. Ask says which record the sender has, and [`Message::Stands`] answers it without the record: half the bytes, for each lease. End has no order |
+//! | 2 | 0.2 | Hello says the version, and how long the node has run. Ask says which record the sender has, and [`Message::Stands`] answers it without the record: half the bytes, for each lease. End has no order |
 
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub enum Message {
         is_draining: bool,
         /// The version that it speaks at most.
         speaks: u8,
+        /// How long it has known all that it was told, in milliseconds; version 1 does not say it.
+        age: Option<u64>,
     },
     /// Keep this record; from its owner, or to who asked.
     Put(Box<Standing>),
@@ -208,6 +210,7 @@ impl Message {
                 mtu,
                 is_draining,
                 speaks,
+                age,
             } => {
                 w.u64(*domain);
                 w.u32(*mtu);
@@ -215,6 +218,9 @@ impl Message {
                 // Behind what version 1 reads.
                 if *speaks >= SAYS_VERSION {
                     w.u8(*speaks);
+                    if let Some(age) = age {
+                        w.u64(*age);
+                    }
                 }
             }
             Self::Known {
@@ -343,6 +349,11 @@ impl Message {
                 LEAST_VERSION
             } else {
                 r.u8()?.max(LEAST_VERSION)
+            },
+            age: if r.rest().is_empty() {
+                None
+            } else {
+                Some(r.u64()?)
             },
         })
     }

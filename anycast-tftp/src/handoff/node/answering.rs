@@ -70,15 +70,18 @@ impl Node {
         }
     }
 
-    /// Whether every node that may have answered the client can be asked: none went away lately.
-    pub(super) fn others_know(&self, now: Instant) -> bool {
-        let peers = self
-            .shared
-            .iter()
-            .flat_map(|state| state.nodes.peers.values());
+    /// Whether every node that may have answered the client in this transfer can be asked: none
+    /// went away since that began, and lately.
+    pub(super) fn others_know(&self, now: Instant, flow: &Flow) -> bool {
+        let Some(state) = &self.shared else {
+            return true;
+        };
+        let made = state.entries.get(flow).map(|entry| entry.made);
+        let peers = state.nodes.peers.values();
         let mut gone = peers
             .filter(|peer| !peer.is_up)
-            .filter_map(|peer| peer.since);
+            .filter_map(|peer| peer.since)
+            .filter(|at| made.is_none_or(|made| *at >= made));
         !gone.any(|at| now.saturating_duration_since(at) <= GONE)
     }
 
@@ -87,7 +90,7 @@ impl Node {
         let Some(entry) = self.shared.as_ref().and_then(|s| s.entries.get(&flow)) else {
             return;
         };
-        if now < entry.held_until && self.others_know(now) {
+        if now < entry.held_until && self.others_know(now, &flow) {
             // It may be of the transfer before.
             return self.keep(now, flow, datagram);
         }
@@ -102,7 +105,7 @@ impl Node {
             self.server.stats_mut().ambiguous += 1;
             return;
         };
-        if !entry.is_plausible(now, block) && self.others_know(now) {
+        if !entry.is_plausible(now, block) && self.others_know(now, &flow) {
             return self.keep(now, flow, datagram);
         }
         let greets = block == 0 && !entry.is_greeted && !entry.record.oack.is_empty();
@@ -119,6 +122,10 @@ impl Node {
             return;
         }
         self.server.set_report(&flow, 0, now);
+        if let Some(state) = &mut self.shared {
+            // The client said it before this.
+            state.strangers.forget(&flow);
+        }
         if let Ok(packet) = Packet::parse(datagram) {
             self.server.handle_packet(now, flow, datagram, packet);
         }

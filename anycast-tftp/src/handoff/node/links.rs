@@ -116,7 +116,7 @@ impl Node {
         from: NodeId,
         domain: u64,
         mtu: u32,
-        is_draining: bool,
+        (is_draining, age): (bool, Option<u64>),
     ) {
         let Some(state) = &mut self.shared else {
             return;
@@ -129,6 +129,11 @@ impl Node {
             return;
         }
         let is_first = !peer.is_up;
+        peer.said_at = Some(now);
+        if let Some(age) = age {
+            let began = now.checked_sub(Duration::from_millis(age));
+            peer.may_have_forgotten &= began.is_some_and(|began| began > state.stopped_at);
+        }
         peer.is_draining = is_draining;
         let is_moved = std::mem::replace(&mut peer.domain, domain) != domain;
         let is_new = std::mem::replace(&mut peer.mtu, mtu) != mtu;
@@ -186,6 +191,7 @@ impl Node {
             mtu: state.settings.mtu(),
             is_draining: state.is_draining,
             speaks: state.speaks,
+            age: Some(state.stamp(now)),
         };
         let linked = state.nodes.peers.iter().filter(|(_, peer)| peer.is_linked);
         for id in linked.map(|(id, _)| *id).collect::<Vec<_>>() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Node, RECORD_LIFE, TOMBSTONE_LIFE, takeover};
 use crate::handoff::entry::{Entry, Own};
-use crate::handoff::fleet::Nodes;
+use crate::handoff::fleet::{Mode, Nodes};
 use crate::handoff::limits::{HINT_BLOCKS, HINT_EVERY};
 use crate::handoff::record::NodeId;
 use crate::handoff::wire::{Hint, Message};
@@ -90,9 +90,12 @@ impl Node {
                 return;
             }
             self.tell_end(now, flow);
-        } else if !entry.has_session && now >= entry.heard.max(entry.owner_said) + RECORD_LIFE {
+        } else if !(entry.has_session && entry.is_confirmed)
+            && now >= entry.heard.max(entry.owner_said) + RECORD_LIFE
+        {
+            // The engine gives a session up that takes packets, and no other.
             state.remove(flow);
-            return;
+            return self.server.drop_shared(now, flow);
         } else if !entry.is_confirmed {
             self.confirm(now, flow);
         } else if entry.own.is_some() {
@@ -209,7 +212,7 @@ impl Node {
         if !is_kept && may_come && now < held.until {
             return;
         }
-        if !is_kept {
+        if !is_kept && state.fleet.mode == Mode::BeforeReply {
             self.server.stats_mut().unprotected += 1;
         }
         if let Some(own) = state
@@ -388,7 +391,10 @@ impl Node {
 
     /// Tells the owner that the client came here.
     pub(super) fn notice(&mut self, now: Instant, flow: &Flow) {
-        let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) else {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let Some(entry) = state.entries.get_mut(flow) else {
             return;
         };
         if entry.own.is_some() {
@@ -408,6 +414,7 @@ impl Node {
             silence: now.saturating_duration_since(entry.heard),
         };
         let owner = entry.tenure.owner;
+        state.schedule(now, flow);
         self.say(owner, &notice);
     }
 }

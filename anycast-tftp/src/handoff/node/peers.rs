@@ -8,7 +8,6 @@ use crate::handoff::limits::{HINT_MARGIN, LEASE};
 use crate::handoff::record::NodeId;
 use crate::handoff::wire::{Hint, Message, Standing, messages};
 use crate::proto::Flow;
-use crate::proto::server::REPEAT_GRACE;
 
 impl Node {
     /// A datagram of a peer.
@@ -43,9 +42,10 @@ impl Node {
                 mtu,
                 is_draining,
                 speaks,
+                age,
             } => {
                 self.learn_version(from, speaks);
-                self.greeted(now, from, domain, mtu, is_draining);
+                self.greeted(now, from, domain, mtu, (is_draining, age));
             }
             Message::Put(standing) => self.put(now, from, *standing),
             Message::Kept {
@@ -103,10 +103,14 @@ impl Node {
         };
         let me = state.nodes.me;
         let older = older.filter(|id| *id != me && state.nodes.peers.contains_key(id));
+        let is_over = state.ends.contains(nonce);
         let Some(entry) = state.entries.get_mut(flow) else {
             return;
         };
         if entry.record.nonce != nonce || !entry.is_live() {
+            if is_over || entry.record.nonce == nonce {
+                self.say_end(from, flow, nonce);
+            }
             return;
         }
         let acked = entry.acked;
@@ -187,7 +191,16 @@ impl Node {
         self.confirmed(now, flow);
         self.tell_owner_news(now, flow);
         self.bound_session(now, flow);
-        self.retry_stranger(now, flow);
+        let state = self.shared.as_ref();
+        let is_doubtful = state.is_some_and(|state| {
+            state.strangers.has(flow) && state.entries.get(flow).is_some_and(|entry| entry.follows)
+        });
+        if is_doubtful {
+            // Only an answer tells which came first, what the client said here or what it said there.
+            self.ask(now, flow);
+        } else {
+            self.retry_stranger(now, flow);
+        }
         if let Some(state) = &mut self.shared {
             state.schedule(now, flow);
         }
@@ -328,7 +341,9 @@ impl Node {
             let keepers = state.nodes.keepers(flow);
             let mut others = keepers.iter().filter(|id| **id != from);
             let is_heir = others.find(|id| state.nodes.is_up(**id)) == Some(&state.nodes.me);
-            if self.server.has(flow) {
+            if !entry.is_confirmed {
+                // It is asked about first.
+            } else if self.server.has(flow) {
                 self.take_over(now, flow, crate::proto::session::Role::Owner);
             } else if is_heir {
                 self.inherit(now, flow);
@@ -356,13 +371,11 @@ impl Node {
         if let Some(entry) = state.entries.get_mut(flow)
             && entry.record.nonce == nonce
         {
-            let repeated = entry.answering.repeated;
-            let was_repeated =
-                repeated.is_some_and(|at| now.saturating_duration_since(at) < REPEAT_GRACE);
-            if entry.is_live() && was_repeated && entry.acked == 0 {
-                return self.renew(now, from, flow);
+            let is_live = entry.is_live();
+            if entry.has_just_repeated(now).is_some() {
+                return self.renew(now, from, flow, 0);
             }
-            if entry.is_live() {
+            if is_live {
                 self.over(now, flow);
             }
             self.ended(now, from, flow, nonce);

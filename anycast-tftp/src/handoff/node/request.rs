@@ -36,6 +36,9 @@ impl Node {
                 if !has_only_begun || entry.is_young(now) {
                     return false;
                 }
+                if self.server.has_just_sent(now, &flow) {
+                    return true;
+                }
             } else if entry.is_young(now) {
                 return self.repeat_first_reply(now, flow);
             }
@@ -125,10 +128,16 @@ impl Node {
             .into_iter()
             .filter(|id| *id != me);
         let holders = holders.map(|id| (id, Holder::new(now, 0)));
-        let is_held = has_content && state.fleet.mode == Mode::BeforeReply;
+        let waits = state.fleet.mode == Mode::BeforeReply;
+        // Whatever the mode, nobody is to answer for the older transfer meanwhile.
+        let is_held = has_content && (waits || old.is_some());
         entry.own = Some(Own {
             held: is_held.then(|| Held {
-                until: now + state.fleet.hold_wait,
+                until: if waits {
+                    now + state.fleet.hold_wait
+                } else {
+                    now
+                },
                 revoking: revoking.unwrap_or_default(),
                 revoke_until: now + REVOKE_WAIT,
                 lease_until,
@@ -151,9 +160,10 @@ impl Node {
         self.server.set_report(&flow, own::HINT_BLOCKS_FIRST, now);
     }
 
-    /// A transfer has ended elsewhere whose request was answered here a moment ago: the client has
-    /// ended it there first, and then asked for the same again. That is a new transfer.
-    pub(super) fn renew(&mut self, now: Instant, from: NodeId, flow: &Flow) {
+    /// A transfer has ended elsewhere, or another one has taken its place there, whose request was
+    /// answered here a moment ago: the client has ended it there first, and then asked for the same
+    /// again. That is a new transfer, of an order above the one there.
+    pub(super) fn renew(&mut self, now: Instant, from: NodeId, flow: &Flow, above: u32) {
         let Some(state) = &mut self.shared else {
             return;
         };
@@ -163,7 +173,7 @@ impl Node {
             return;
         };
         entry.record.nonce = nonce;
-        entry.record.order = entry.record.order.saturating_add(1);
+        entry.record.order = entry.record.order.max(above).saturating_add(1);
         entry.tenure = Tenure {
             epoch: 0,
             owner: me,

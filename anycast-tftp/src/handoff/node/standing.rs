@@ -12,8 +12,8 @@ use crate::proto::Flow;
 use crate::proto::server::REPEAT_GRACE;
 use crate::proto::session::Role;
 
-/// A node that did not run asks again after this.
-pub(super) const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// A node that did not run asks again after this, and less often the longer its client is silent.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// Of two transfers of a flow whose owners insist the one with the higher number stays, after each
 /// has raised its order so often.
 const MAX_RAISES: u8 = 3;
@@ -37,7 +37,11 @@ impl Node {
             return self.say_end(from, &flow, standing.record.nonce);
         }
         let Some(entry) = state.entries.get(&flow) else {
-            return self.take_up(now, from, standing, None);
+            if standing.view.is_sure {
+                return self.take_up(now, from, standing, None);
+            }
+            // Here it would be taken for certain.
+            return self.is_unknown_to(&flow, from);
         };
         if entry.record.nonce == standing.record.nonce {
             if entry.is_live() {
@@ -47,8 +51,10 @@ impl Node {
         }
         let new = &standing.record;
         let old = &entry.record;
-        // A tombstone of who is no holder says nothing of what came after it.
-        let is_stale = !entry.is_live() && !entry.directory.contains(&state.nodes.me);
+        // Who is no holder does not hear of what came after an end, or after its lease.
+        let is_guest = entry.own.is_none() && !entry.directory.contains(&state.nodes.me);
+        let is_leased = entry.lease.is_some_and(|until| now < until);
+        let is_stale = is_guest && !(entry.is_live() && is_leased);
         let silence = now.saturating_duration_since(entry.heard);
         let is_active = entry.is_live() && (entry.is_young(now) || silence < REPEAT_GRACE);
         let is_same = old.request == new.request && is_active;
@@ -83,6 +89,11 @@ impl Node {
                 standing: Box::new(entry.standing(now)),
             };
             return self.say(from, &refused);
+        }
+        let order = new.order;
+        let is_here = |since| old.request != new.request && since < standing.view.progress.silence;
+        if entry.has_just_repeated(now).is_some_and(is_here) {
+            return self.renew(now, from, &flow, order);
         }
         self.supersede(now, from, standing);
     }
@@ -203,6 +214,15 @@ impl Node {
 
     /// More of a transfer that is known.
     fn merge(&mut self, now: Instant, from: NodeId, flow: &Flow, view: &View) {
+        if let Some(state) = &mut self.shared {
+            let at = state.moment(now, view.echo);
+            // At the earliest: it too may have heard of it from another node, a little later.
+            let heard = at.and_then(|at| {
+                let trip = now.saturating_duration_since(at);
+                at.checked_sub(view.progress.silence.saturating_add(trip))
+            });
+            state.forget_overtaken(flow, heard, view.progress.acked);
+        }
         self.progressed(now, flow, from, &view.progress);
         let Some(state) = &mut self.shared else {
             return;
@@ -341,8 +361,8 @@ impl Node {
         let is_held = own.held.is_some();
         let other = standing.view.progress;
         let silence = now.saturating_duration_since(entry.heard);
-        let insists =
-            !is_held && !entry.record.is_alike(&standing.record) && silence < other.silence;
+        let is_alike = entry.record.is_alike(&standing.record) && entry.has_only_begun();
+        let insists = !is_held && !is_alike && silence < other.silence;
         // Where each node takes the other's for the later one, they would go on for ever.
         let yields = own.raises >= MAX_RAISES && standing.record.nonce > nonce;
         if (is_over || insists) && !yields {
@@ -406,14 +426,34 @@ impl Node {
         self.retry_stranger(now, flow);
     }
 
-    /// A node that was asked cannot tell either: where none can, what is known here has to do.
+    /// A node that was asked cannot tell either. Where none can, what is known here has to do, unless
+    /// one may have forgotten a transfer that came after it.
     pub(super) fn does_not_know(&mut self, now: Instant, from: NodeId, flow: &Flow) {
-        let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) else {
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let Some(entry) = state.entries.get_mut(flow) else {
             return;
         };
         entry.unanswered.remove(&from);
-        if entry.unanswered.is_empty() {
-            self.confirmed(now, flow);
+        if entry.is_confirmed || !entry.unanswered.is_empty() {
+            return;
+        }
+        let peers = state.nodes.peers.values();
+        let doubtful: Vec<_> = peers.filter(|peer| peer.may_have_forgotten).collect();
+        if doubtful.is_empty() {
+            return self.confirmed(now, flow);
+        }
+        // One that has said nothing since may yet say that it has run all the time.
+        let paused = Some(state.paused_at);
+        if doubtful
+            .iter()
+            .all(|peer| peer.is_up && peer.said_at >= paused)
+        {
+            tracing::info!(client = %flow.remote, file = %entry.record.name, "given up: this node did not run, and those that did have begun anew");
+            state.remove(flow);
+            state.strangers.forget(flow);
+            self.server.drop_shared(now, flow);
         }
     }
 
@@ -427,17 +467,26 @@ impl Node {
         let Some(entry) = state.entries.get_mut(flow) else {
             return;
         };
-        if entry.asked.is_some_and(|at| now < at + ASK_AGAIN) {
+        if asks_again(entry).is_some_and(|at| now < at) {
             return;
         }
+        let mut peers = state.nodes.peers.values();
+        let is_doubtful = peers.any(|peer| peer.may_have_forgotten);
         let asked = self.ask(now, flow);
-        if asked.is_empty() && now >= paused + REVOKE_WAIT {
+        if asked.is_empty() && !is_doubtful && now >= paused + REVOKE_WAIT {
             self.confirmed(now, flow);
         }
         if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) {
             entry.asked = Some(now);
         }
     }
+}
+
+/// When a node that did not run asks about a transfer again.
+pub(super) fn asks_again(entry: &Entry) -> Option<Instant> {
+    let asked = entry.asked?;
+    let silence = asked.saturating_duration_since(entry.heard);
+    Some(asked + (silence / 16).clamp(ASK_AGAIN.0, ASK_AGAIN.1))
 }
 
 /// What an answer to a question allows.

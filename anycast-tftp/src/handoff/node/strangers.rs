@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::{Entry, Node};
+use super::{Entry, Node, State};
 use crate::handoff::limits::{
     ASKS, ASKS_OF_PREFIX, ASKS_OF_PREFIX_RATE, ASKS_RATE, HOLD, MAX_HELD,
 };
@@ -115,6 +115,23 @@ impl Strangers {
             at: now,
         });
         bucket.take(now, ASKS_OF_PREFIX, ASKS_OF_PREFIX_RATE) && self.all.take(now, ASKS, ASKS_RATE)
+    }
+}
+
+impl State {
+    /// A client that was heard elsewhere at that moment, or later, had so many blocks then. An ACK of
+    /// more, which came here before, is of the transfer before.
+    pub(super) fn forget_overtaken(&mut self, flow: &Flow, heard: Option<Instant>, acked: u64) {
+        let Some((kept, entry)) = self.strangers.kept.get(flow).zip(self.entries.get(flow)) else {
+            return;
+        };
+        let came_before = heard.is_some_and(|heard| kept.at < heard);
+        let Ok(Packet::Ack { block }) = Packet::parse(&kept.datagram) else {
+            return;
+        };
+        if came_before && entry.resolve(block).is_some_and(|block| block > acked) {
+            self.strangers.forget(flow);
+        }
     }
 }
 
@@ -282,7 +299,7 @@ impl Node {
             let is_doubtful = block.is_some_and(|(entry, block)| {
                 now < entry.held_until || !entry.is_plausible(now, block)
             });
-            if is_doubtful && self.others_know(now) {
+            if is_doubtful && self.others_know(now, flow) {
                 return;
             }
             let Some(state) = &mut self.shared else {

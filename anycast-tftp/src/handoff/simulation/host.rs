@@ -124,7 +124,9 @@ impl World {
             let port = inbound.flow.remote.port();
             let asked = &mut self.jobs[job].asked;
             asked_first = (!asked.contains_key(&port)).then_some(job);
-            let (_, nodes) = asked.entry(port).or_insert((self.now, BTreeSet::new()));
+            let begun = || (self.now..self.now, BTreeSet::new());
+            let (times, nodes) = asked.entry(port).or_insert_with(begun);
+            times.end = self.now;
             nodes.insert(at);
         }
         self.say(|| {

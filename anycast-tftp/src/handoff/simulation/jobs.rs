@@ -31,8 +31,8 @@ pub(super) struct Job {
     pub(super) crossed: BTreeSet<usize>,
     /// Of them, those in the first second.
     pub(super) crossed_early: usize,
-    /// Nodes that its request came to from which of its ports, and when it first did.
-    pub(super) asked: BTreeMap<u16, (u64, BTreeSet<usize>)>,
+    /// Nodes that its request came to from which of its ports, and when it first and last did.
+    pub(super) asked: BTreeMap<u16, (Range<u64>, BTreeSet<usize>)>,
     /// Versions that all that came fits.
     pub(super) candidates: Vec<usize>,
     pub(super) received: u64,
@@ -168,11 +168,12 @@ impl World {
         if !self.visitors[job.client].client.habits.keeps_port {
             return false;
         }
-        let Some((at, nodes)) = job.asked.get(&outbound.remote.port()) else {
+        let Some((times, nodes)) = job.asked.get(&outbound.remote.port()) else {
             return true;
         };
         let tells = self.round_trip() + LOST_PUTS;
-        outbound.sent < *at || !nodes.contains(&outbound.from) && outbound.sent < at + tells
+        let at = times.start;
+        outbound.sent < at || !nodes.contains(&outbound.from) && outbound.sent < at + tells
     }
 
     pub(super) fn arrives_at_client(&mut self, outbound: &Outbound) {

@@ -8,6 +8,7 @@ use super::jobs::Job;
 use super::mesh::Apart;
 use super::setting::{MS, SECOND};
 use super::world::{World, node_name};
+use crate::handoff::limits::YOUNG;
 use crate::handoff::{Fleet, Mode};
 
 /// A record is held elsewhere so long after the first reply, whatever was lost.
@@ -30,30 +31,44 @@ impl Job {
 /// of the earlier read may answer for this one, where the client comes to the other half, or an heir
 /// there may send of its own accord. And where a message and its answer take longer than a reply is
 /// held back, or it is not held back at all, the reply comes before the earlier record is known;
-/// so it does, from whatever port, where the request itself came to two nodes.
+/// so it does, from whatever port, where the request itself came to two nodes. And a request that is
+/// repeated after `YOUNG`, at another node, while the mesh is cut, is a transfer of which the other
+/// half does not know, as if the port were used for another file.
 pub(super) fn is_beyond(world: &World, number: usize) -> bool {
     let job = &world.jobs[number];
     let visitor = &world.visitors[job.client];
-    let mut asked = job.asked.values().map(|(_, nodes)| nodes.len());
-    if is_slow(world) && asked.any(|nodes| nodes > 1) {
+    let until = job.ended.unwrap_or(world.now);
+    let mut asked = job.asked.values();
+    if is_slow(world) && asked.clone().any(|(_, nodes)| nodes.len() > 1) {
+        return true;
+    }
+    let young = YOUNG.as_micros();
+    let asks_anew = asked.any(|(times, nodes)| {
+        nodes.len() > 1 && u128::from(times.end - times.start) + u128::from(SECOND) >= young
+    });
+    if asks_anew && was_cut(world, &job.crossed, job.started, until) {
         return true;
     }
     if !visitor.client.habits.keeps_port {
         return false;
     }
-    let until = job.ended.unwrap_or(world.now);
     let mut earlier = world.jobs[..number]
         .iter()
         .filter(|old| old.client == job.client);
     earlier.any(|old| {
         let from = old.started.saturating_sub(CATCHES_UP);
         let nodes: BTreeSet<usize> = old.crossed.union(&job.crossed).copied().collect();
-        let mut cuts = nodes
-            .iter()
-            .flat_map(|a| (0..world.hosts.len()).map(move |b| (*a, b)));
-        let is_cut = cuts.any(|(a, b)| a != b && world.mesh.were_apart(a, b, from, until));
-        is_cut || (is_slow(world) && nodes.len() > 1)
+        was_cut(world, &nodes, from, until) || (is_slow(world) && nodes.len() > 1)
     })
+}
+
+/// Whether the mesh was cut between one of these nodes and another one.
+fn was_cut(world: &World, nodes: &BTreeSet<usize>, from: u64, until: u64) -> bool {
+    let pairs = nodes
+        .iter()
+        .flat_map(|a| (0..world.hosts.len()).map(move |b| (*a, b)));
+    let mut pairs = pairs.filter(|(a, b)| a != b);
+    pairs.any(|(a, b)| world.mesh.were_apart(a, b, from, until))
 }
 
 /// Whether a message and its answer may take longer than a first reply waits.

@@ -280,6 +280,43 @@ fn a_node_that_was_paused_asks_before_it_answers() {
     assert_eq!(net.nodes[0].stats().pauses, 1);
 }
 
+/// What the client began meanwhile nobody is left to tell.
+#[test]
+fn a_node_that_was_paused_while_the_others_began_anew_trusts_nothing_that_it_knew() {
+    let mut net = Net::new(2, Mode::BeforeReply);
+    let file = bytes(5000, 1);
+    net.put("a", &file);
+    let flow = client(1000);
+    net.send(0, flow, &rrq("a", &[]));
+    net.send(0, flow, &ack(1));
+    net.take();
+    net.dead.insert(0);
+    net.wait(MS(1000));
+    net.nodes[1] = net.begin(1, Mode::BeforeReply);
+    net.wait(MS(5000));
+    net.dead.remove(&0);
+    net.send(0, flow, &ack(2));
+    net.link(0, 1, false);
+    net.wait(MS(3000));
+    net.send(0, flow, &ack(2));
+    assert_eq!(
+        net.take(),
+        [],
+        "out of reach it may have answered the client"
+    );
+    net.link(0, 1, true);
+    net.link(1, 0, true);
+    net.pump();
+    net.wait(MS(2000));
+    net.send(0, flow, &ack(2));
+    assert_eq!(net.take(), []);
+    assert_eq!(net.nodes[0].known() + net.nodes[1].known(), 0);
+    // One that comes after it is as any other.
+    net.send(0, flow, &rrq("a", &[]));
+    net.send(1, flow, &ack(1));
+    assert_eq!(net.take().len(), 2);
+}
+
 #[test]
 fn a_holder_without_the_content_opens_it_when_it_can() {
     let mut net = Net::new(2, Mode::BeforeReply);

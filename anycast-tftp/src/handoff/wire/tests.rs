@@ -69,6 +69,7 @@ fn of_version_1() -> Vec<Message> {
             mtu: 1500,
             is_draining: true,
             speaks: 1,
+            age: None,
         },
         Message::Put(Box::new(standing("boot/vmlinuz"))),
         Message::Kept {
@@ -131,6 +132,7 @@ fn of_version_2() -> Vec<Message> {
             mtu: 1500,
             is_draining: false,
             speaks: 2,
+            age: Some(86_400_000),
         },
         Message::Ask {
             flow,
@@ -183,6 +185,7 @@ fn what_is_said_to_a_node_of_version_1_is_what_it_has_always_heard() {
         mtu: 1500,
         is_draining: true,
         speaks: 1,
+        age: None,
     };
     let said = [1, 0, 13, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 5, 220, 1];
     assert_eq!(bytes(hello), said);
@@ -209,6 +212,7 @@ fn a_node_of_version_1_reads_the_hello_of_any() {
         mtu: 1400,
         is_draining: true,
         speaks: 2,
+        age: Some(5),
     };
     let datagram = datagram(LEAST_VERSION, &[hello]);
     // It reads what it knows of the body: no more than the first thirteen bytes.
@@ -222,6 +226,7 @@ fn a_node_of_version_1_reads_the_hello_of_any() {
             mtu: 1400,
             is_draining: true,
             speaks: 1,
+            age: None,
         },
     ] = read[..]
     else {

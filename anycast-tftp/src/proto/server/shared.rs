@@ -261,6 +261,12 @@ impl Server {
         Some((session.acked(), is_greeted, session.last_heard))
     }
 
+    /// Whether something was sent so short a time ago that a request is a double of one before.
+    pub(crate) fn has_just_sent(&mut self, now: Instant, flow: &Flow) -> bool {
+        let session = self.session(flow);
+        session.is_some_and(|(_, session, _)| session.has_just_sent(now, session.rto.base()))
+    }
+
     /// Whether an ACK is of a block that the client can have by now, as far as is known here. One
     /// that is not may be a late double, of the transfer before, but not for long.
     pub(crate) fn is_plausible(&mut self, now: Instant, flow: &Flow, wire: u16) -> bool {
