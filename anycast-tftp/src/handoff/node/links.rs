@@ -67,8 +67,9 @@ impl Node {
             let entry = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow));
             let owned = entry.filter(|entry| entry.is_live() && entry.tenure.owner == id);
             if let Some(entry) = owned.filter(|_| is_up) {
-                // If it has begun anew, it says so.
+                // If it has begun anew, it says so; until then it may know nothing.
                 entry.answering.notices = 0;
+                entry.answering.owner_knows = (0, false);
                 self.notice(now, &flow);
             }
             self.tick(now, &flow);
