@@ -170,8 +170,9 @@ pub fn join(node: &NodeHandle, mesh: &Mesh, services: &[ServiceName]) -> Result<
     Ok(Joined { tasks, line })
 }
 
-/// Has `/status` of the node tell of the mesh.
-fn show(node: &NodeHandle, mesh: &Mesh) {
+/// Has `/status` and the metrics of the node tell of the mesh: [`join`] does so too. It is for a node
+/// that announces nothing, and takes no part in what the others decide.
+pub fn show(node: &NodeHandle, mesh: &Mesh) {
     let (listen, addresses) = (mesh.address(), mesh.addresses().clone());
     let line = mesh.line();
     let (views, said, turns) = (mesh.views(), line.said, line.turns);

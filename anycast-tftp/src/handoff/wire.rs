@@ -341,20 +341,20 @@ impl Message {
     }
 
     fn decode_hello(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let (domain, mtu, is_draining) = (r.u64()?, r.u32()?, r.flag()?);
+        let speaks = if r.rest().is_empty() {
+            LEAST_VERSION
+        } else {
+            r.u8()?.max(LEAST_VERSION)
+        };
+        // Nodes that were built before it was said stop here.
+        let says_age = speaks >= SAYS_VERSION && !r.rest().is_empty();
         Ok(Self::Hello {
-            domain: r.u64()?,
-            mtu: r.u32()?,
-            is_draining: r.flag()?,
-            speaks: if r.rest().is_empty() {
-                LEAST_VERSION
-            } else {
-                r.u8()?.max(LEAST_VERSION)
-            },
-            age: if r.rest().is_empty() {
-                None
-            } else {
-                Some(r.u64()?)
-            },
+            domain,
+            mtu,
+            is_draining,
+            speaks,
+            age: if says_age { Some(r.u64()?) } else { None },
         })
     }
 

@@ -124,6 +124,9 @@ pub(crate) async fn run(
     let steering = node.handle();
     let announced = config.announce != Announce::Nothing;
     let services = [config.identity.service.clone()];
+    if let Some(mesh) = mesh.as_ref().filter(|_| !announced) {
+        fleet::show(&steering, mesh);
+    }
     let joined = mesh.as_ref().filter(|_| announced);
     let joined = joined.map(|mesh| fleet::join(&steering, mesh, &services));
     let mut joined = joined.transpose()?;

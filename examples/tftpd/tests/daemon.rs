@@ -7,13 +7,15 @@
 )]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use anycast_core::mesh::identity::Identity;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -453,6 +455,52 @@ fn a_stop_finishes_what_is_in_flight() {
     assert!(daemon.wait().success());
 }
 
+/// `/status`, once the admin socket is there.
+fn status_of(socket: &Path) -> String {
+    let deadline = Instant::now() + LIMIT;
+    let mut stream = loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => break stream,
+            Err(_) => assert!(Instant::now() < deadline, "no admin socket"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    stream
+        .write_all(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    let mut status = String::new();
+    stream.read_to_string(&mut status).unwrap();
+    status
+}
+
+#[test]
+fn a_node_that_announces_nothing_tells_of_its_mesh() {
+    let site = Site::new();
+    let identity = Identity::generate().unwrap();
+    let key = site.folder.path().join("identity.pem");
+    identity.save_new(&key).unwrap();
+    let socket = site.folder.path().join("admin.sock");
+    let admin = format!("name = \"ams1\"\nadmin = \"unix:{}\"", socket.display());
+    let free = UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let mesh = format!(
+        "\n[mesh]\nlisten = \"{free}\"\nidentity = \"{}\"\n[[mesh.peer]]\nname = \"fra1\"\n\
+         address = \"127.0.0.2:4747\"\nfingerprints = [\"{}\"]\n",
+        key.display(),
+        Identity::generate().unwrap().fingerprint(),
+    );
+    site.write(&(site.good().replacen("name = \"ams1\"", &admin, 1) + &mesh));
+    let _daemon = Daemon::start(&site);
+    let status = status_of(&socket);
+    assert!(
+        status.contains(&format!("\"listen\": \"{free}\"")),
+        "{status}"
+    );
+    assert!(status.contains("\"fra1\""), "{status}");
+}
+
 #[test]
 fn the_admin_socket_tells_the_counters_and_is_gone_after_an_orderly_stop() {
     let site = Site::new();
@@ -460,16 +508,8 @@ fn the_admin_socket_tells_the_counters_and_is_gone_after_an_orderly_stop() {
     let admin = format!("name = \"ams1\"\nadmin = \"unix:{}\"", socket.display());
     site.write(&site.good().replacen("name = \"ams1\"", &admin, 1));
     let mut daemon = Daemon::start(&site);
-    let deadline = Instant::now() + LIMIT;
-    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-        assert!(Instant::now() < deadline, "no admin socket");
-        std::thread::sleep(Duration::from_millis(10));
-    }
     assert_eq!(fetch(site.address(), "health"), b"ok\n");
-    let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
-    std::io::Write::write_all(&mut stream, b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    let mut status = String::new();
-    std::io::Read::read_to_string(&mut stream, &mut status).unwrap();
+    let status = status_of(&socket);
     assert!(status.contains("\"read_requests\": 1"), "{status}");
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.wait().success());
