@@ -66,15 +66,16 @@
 //! 10. **Ends.** The last ACK, or an ERROR, at any node ends the transfer at all holders. So does a
 //!     content that no node has any more, once all were asked: the node that the client is at, its
 //!     owner or not, says so by ERROR 0. What a node that is down may have is waited for in
-//!     silence.
+//!     silence. A client that is silent is forgotten by the owner and ends nothing: it may be at
+//!     another node.
 //! 11. **A pause.** A node that finds that it did not run for [`limits::PAUSE`] trusts no record of
 //!     its own before a holder has confirmed it, and answers nothing that arrived meanwhile. Where
 //!     no holder is left, every node that took part when it stopped must have run since, and know
 //!     of no other transfer; what one that has begun anew may have forgotten is given up. Where
-//!     none took part, it waits for [`limits::REVOKE_WAIT`]. What such a node says of a record
-//!     nobody takes up. A cut-off owner sends again of its own accord for [`limits::ALONE_AFTER`]
-//!     after the client's last packet, and later as long as it has done so less than
-//!     [`limits::ALONE_RESENDS`] times.
+//!     none took part and none can be asked, it waits for [`limits::REVOKE_WAIT`]. What such a node
+//!     says of a record nobody takes up. A cut-off owner sends again of its own accord for
+//!     [`limits::ALONE_AFTER`] after the client's last packet, and later as long as it has done so
+//!     less than [`limits::ALONE_RESENDS`] times.
 //! 12. **Writes** go on at the node where they began: others pass the client's packets on to it. A
 //!     write whose node is gone ends with an ERROR.
 //!
@@ -82,8 +83,8 @@
 //!
 //! - Where the mesh is partitioned, the client crosses between the halves *and* uses its port for
 //!   another file, the half that it comes back to cannot know; its block numbers alone protect the
-//!   client then. So does one whose request, repeated after [`limits::YOUNG`], comes to the other
-//!   half, where the file of that name may be another one by then. The same holds for an heir in the other half of a partition, whose few probes may
+//!   client then. A request that is repeated after [`limits::YOUNG`] in the other half is such
+//!   another one. The same holds for an heir in the other half of a partition, whose few probes may
 //!   meet the next transfer of the port.
 //! - In files of more than 65,535 blocks: where the mesh is partitioned, and the client gets more
 //!   than [`limits::AHEAD`] blocks in one half and comes back to the other.
@@ -94,6 +95,9 @@
 //!   port for another file.
 //! - The same follows, in a fleet that is being upgraded, from a node of wire version 1, which does
 //!   not say how long it has run.
+//! - A pause is seen by the monotonic clock, which stands still while a host is suspended: a node
+//!   that is suspended and resumed, or restored from a snapshot, goes on with what it knew. Restart
+//!   it.
 //! - A NAT that changes the client's port between sites makes another flow.
 
 mod entry;

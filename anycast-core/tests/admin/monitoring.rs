@@ -17,8 +17,13 @@ use crate::support::Endpoint;
 
 /// What Prometheus itself adds to every series.
 const TARGET: [&str; 2] = ["instance", "job"];
-/// Of the section `configuration`, which the daemons add and this node has not.
-const OF_DAEMONS: &str = "anycast_configuration_last_reload_refused";
+/// Of sections that the daemons add and this node has not; their own tests see that they do.
+const OF_DAEMONS: [&str; 4] = [
+    "anycast_configuration_last_reload_refused",
+    "anycast_tftp_messages_refused_total",
+    "anycast_tftp_pauses_total",
+    "anycast_tftp_unprotected_total",
+];
 
 fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/monitoring")
@@ -65,7 +70,9 @@ async fn served() -> Served {
             "no sample of {sample}\n{page}"
         );
     }
-    served.insert(OF_DAEMONS.to_owned(), BTreeMap::new());
+    for name in OF_DAEMONS {
+        served.insert(name.to_owned(), BTreeMap::new());
+    }
     served
 }
 

@@ -187,7 +187,7 @@ pub(super) struct Entry {
     pub(super) is_confirmed: bool,
     /// When it was last asked about.
     pub(super) asked: Option<Instant>,
-    /// Who has not answered that.
+    /// Who took part when this node stopped, and has not answered that since.
     pub(super) unanswered: BTreeSet<NodeId>,
     pub(super) has_session: bool,
     pub(super) own: Option<Own>,
@@ -346,7 +346,7 @@ impl Entry {
     pub(super) fn view(&self, now: Instant) -> View {
         let held = self.own.as_ref().and_then(|own| own.held.as_ref());
         let hold = held.map(|held| {
-            let until = if held.revoking.is_empty() {
+            let until = if held.revoking.is_empty() && held.lease_until.is_none() {
                 held.until
             } else {
                 held.revoke_until

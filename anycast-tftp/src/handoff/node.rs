@@ -154,6 +154,11 @@ fn next_due(now: Instant, flow: &Flow, entry: &Entry, nodes: &Nodes) -> Instant 
     }
     if !entry.is_confirmed {
         due = due.min(standing::asks_again(entry).unwrap_or(now));
+        return due.max(now + Duration::from_millis(1));
+    }
+    if entry.has_session {
+        // The engine gives that up.
+        due = now + RECORD_LIFE;
     }
     match &entry.own {
         Some(own) => due = due.min(own::due(now, entry, own, nodes)),
@@ -353,6 +358,7 @@ impl Node {
         max_segments: usize,
         buf: &mut [u8],
     ) -> Option<Transmit> {
+        self.turn(now);
         let transmit = self.server.poll_transmit(now, max_segments, buf);
         if self.shared.is_some() && transmit.is_none() {
             // A file that cannot be read ends its transfer.
@@ -425,6 +431,7 @@ impl Node {
         );
         state.deaf_until = Some(now + DEAF);
         state.paused_at = now;
+        let took_part: BTreeSet<NodeId> = state.nodes.up().collect();
         if state.entries.values().all(|entry| entry.is_confirmed) {
             state.stopped_at = before;
             for peer in state.nodes.peers.values_mut() {
@@ -436,7 +443,10 @@ impl Node {
         }
         for (flow, entry) in &mut state.entries {
             if entry.is_live() {
-                entry.is_confirmed = false;
+                if std::mem::replace(&mut entry.is_confirmed, false) {
+                    entry.unanswered.clear();
+                }
+                entry.unanswered.extend(&took_part);
                 entry.asked = None;
                 for holder in entry
                     .own
@@ -473,6 +483,8 @@ impl Node {
                         entry.has_session = false;
                     }
                 }
+                // The client may be at another node, and go on there.
+                Shared::Ended(flow, Outcome::TimedOut) => self.forget(now, &flow),
                 Shared::Ended(flow, _) => self.over(now, &flow),
             }
         }

@@ -455,8 +455,8 @@ fn a_stop_finishes_what_is_in_flight() {
     assert!(daemon.wait().success());
 }
 
-/// `/status`, once the admin socket is there.
-fn status_of(socket: &Path) -> String {
+/// A page of the admin socket, once that is there.
+fn page(socket: &Path, path: &str) -> String {
     let deadline = Instant::now() + LIMIT;
     let mut stream = loop {
         match UnixStream::connect(socket) {
@@ -465,12 +465,10 @@ fn status_of(socket: &Path) -> String {
         }
         std::thread::sleep(Duration::from_millis(10));
     };
-    stream
-        .write_all(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
-        .unwrap();
-    let mut status = String::new();
-    stream.read_to_string(&mut status).unwrap();
-    status
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    page
 }
 
 #[test]
@@ -493,7 +491,7 @@ fn a_node_that_announces_nothing_tells_of_its_mesh() {
     );
     site.write(&(site.good().replacen("name = \"ams1\"", &admin, 1) + &mesh));
     let _daemon = Daemon::start(&site);
-    let status = status_of(&socket);
+    let status = page(&socket, "/status");
     assert!(
         status.contains(&format!("\"listen\": \"{free}\"")),
         "{status}"
@@ -509,8 +507,21 @@ fn the_admin_socket_tells_the_counters_and_is_gone_after_an_orderly_stop() {
     site.write(&site.good().replacen("name = \"ams1\"", &admin, 1));
     let mut daemon = Daemon::start(&site);
     assert_eq!(fetch(site.address(), "health"), b"ok\n");
-    let status = status_of(&socket);
+    let status = page(&socket, "/status");
     assert!(status.contains("\"read_requests\": 1"), "{status}");
+    // What docs/monitoring/alerts.yml asks for.
+    let metrics = page(&socket, "/metrics");
+    for name in [
+        "anycast_configuration_last_reload_refused",
+        "anycast_tftp_messages_refused_total",
+        "anycast_tftp_pauses_total",
+        "anycast_tftp_unprotected_total",
+    ] {
+        assert!(
+            metrics.contains(&format!("\n{name} 0\n")),
+            "{name}: {metrics}"
+        );
+    }
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.wait().success());
     assert!(!socket.exists(), "the socket's file was left behind");

@@ -65,8 +65,13 @@ impl Node {
                 holder.next_put = now;
             }
             let entry = self.shared.as_mut().and_then(|s| s.entries.get_mut(&flow));
-            let owned = entry.filter(|entry| entry.is_live() && entry.tenure.owner == id);
-            if let Some(entry) = owned.filter(|_| is_up) {
+            let Some(entry) = entry.filter(|_| is_up) else {
+                self.tick(now, &flow);
+                continue;
+            };
+            // What is not confirmed it is asked about at once.
+            entry.asked = entry.asked.filter(|_| entry.is_confirmed);
+            if entry.is_live() && entry.tenure.owner == id {
                 // If it has begun anew, it says so; until then it may know nothing.
                 entry.answering.notices = 0;
                 entry.answering.owner_knows = (0, false);

@@ -93,9 +93,8 @@ impl Node {
         } else if !(entry.has_session && entry.is_confirmed)
             && now >= entry.heard.max(entry.owner_said) + RECORD_LIFE
         {
-            // The engine gives a session up that takes packets, and no other.
-            state.remove(flow);
-            return self.server.drop_shared(now, flow);
+            // The engine gives a session up in its own time, unless it must not speak.
+            return self.forget(now, flow);
         } else if !entry.is_confirmed {
             self.confirm(now, flow);
         } else if entry.own.is_some() {
@@ -206,13 +205,15 @@ impl Node {
             holder.is_kept && holder.has_content && state.nodes.domain_of(*id) != domain
         });
         // Nodes in this one's domain only are better than none.
-        let mut others = holders.filter(|(id, _)| state.nodes.is_up(**id));
+        let mut others = holders.clone().filter(|(id, _)| state.nodes.is_up(**id));
         let may_come =
             others.any(|(id, holder)| !holder.has_content || state.nodes.domain_of(*id) != domain);
         if !is_kept && may_come && now < held.until {
             return;
         }
-        if !is_kept && state.fleet.mode == Mode::BeforeReply {
+        let mut others = holders.filter(|(_, holder)| holder.is_kept);
+        let is_known = others.any(|(_, holder)| holder.has_content);
+        if !is_known && state.fleet.mode == Mode::BeforeReply {
             self.server.stats_mut().unprotected += 1;
         }
         if let Some(own) = state

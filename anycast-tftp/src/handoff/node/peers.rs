@@ -270,6 +270,10 @@ impl Node {
             };
             return self.say(from, &answer);
         }
+        if !entry.is_confirmed {
+            let standing = Message::Put(Box::new(entry.standing(now)));
+            return self.say(from, &standing);
+        }
         self.learn(now, flow, acked, is_greeted, silence);
         self.hint_to(now, flow, from);
         self.tick(now, flow);

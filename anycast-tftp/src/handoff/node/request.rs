@@ -219,6 +219,21 @@ impl Node {
         });
         self.close(now, flow);
         self.tick(now, flow);
+        // Beyond that an end is told once, and not remembered.
+        if let Some(state) = &mut self.shared
+            && state.entries.len() > MAX_RECORDS
+        {
+            state.remove(flow);
+        }
+    }
+
+    /// A transfer is no more known here; who else knows it may go on with it.
+    pub(super) fn forget(&mut self, now: Instant, flow: &Flow) {
+        if let Some(state) = &mut self.shared {
+            state.remove(flow);
+            state.strangers.forget(flow);
+        }
+        self.server.drop_shared(now, flow);
     }
 
     /// Lets go of what only a live transfer needs.

@@ -49,6 +49,17 @@ impl Node {
             }
             return self.say_end(from, &flow, standing.record.nonce);
         }
+        if !standing.view.is_sure {
+            // It knows of one of the two, and this node of the other.
+            if entry.is_confirmed && entry.is_live() {
+                let put = Message::Put(Box::new(entry.standing(now)));
+                self.say(from, &put);
+            }
+            return;
+        }
+        if entry.is_live() && !entry.is_confirmed {
+            return self.supersede(now, from, standing);
+        }
         let new = &standing.record;
         let old = &entry.record;
         // Who is no holder does not hear of what came after an end, or after its lease.
@@ -236,7 +247,8 @@ impl Node {
         }
         trust(at, view.lease, entry);
         let is_owner = entry.own.is_some();
-        if view.is_sure {
+        let was_asked_before = at.is_some_and(|at| at < state.paused_at);
+        if view.is_sure && !was_asked_before {
             self.confirmed(now, flow);
         } else {
             self.does_not_know(now, from, flow);
@@ -366,11 +378,11 @@ impl Node {
         // Where each node takes the other's for the later one, they would go on for ever.
         let yields = own.raises >= MAX_RAISES && standing.record.nonce > nonce;
         if (is_over || insists) && !yields {
-            // Ours is newer, and its order has to say so.
-            entry.record.order = entry
-                .record
-                .order
-                .max(standing.record.order.saturating_add(1));
+            // Ours is newer, and its order has to say so, if it can.
+            let Some(above) = standing.record.order.checked_add(1) else {
+                return;
+            };
+            entry.record.order = entry.record.order.max(above);
             let owner = other.tenure.owner;
             let me = state.nodes.me;
             if let Some(own) = &mut entry.own {
@@ -451,9 +463,7 @@ impl Node {
             .all(|peer| peer.is_up && peer.said_at >= paused)
         {
             tracing::info!(client = %flow.remote, file = %entry.record.name, "given up: this node did not run, and those that did have begun anew");
-            state.remove(flow);
-            state.strangers.forget(flow);
-            self.server.drop_shared(now, flow);
+            self.forget(now, flow);
         }
     }
 
@@ -470,10 +480,9 @@ impl Node {
         if asks_again(entry).is_some_and(|at| now < at) {
             return;
         }
-        let mut peers = state.nodes.peers.values();
-        let is_doubtful = peers.any(|peer| peer.may_have_forgotten);
+        let is_alone = entry.unanswered.is_empty();
         let asked = self.ask(now, flow);
-        if asked.is_empty() && !is_doubtful && now >= paused + REVOKE_WAIT {
+        if is_alone && asked.is_empty() && now >= paused + REVOKE_WAIT {
             self.confirmed(now, flow);
         }
         if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) {

@@ -237,13 +237,12 @@ impl Node {
         let mut whom: BTreeSet<NodeId> = state.nodes.keepers(flow).into_iter().collect();
         if let Some(entry) = state.entries.get_mut(flow) {
             whom.insert(entry.tenure.owner);
-            entry.asked = Some(now);
+            if !entry.is_confirmed {
+                whom.extend(&entry.unanswered);
+            }
         }
         whom.remove(&state.nodes.me);
         whom.retain(|id| state.nodes.is_up(*id));
-        if let Some(entry) = state.entries.get_mut(flow) {
-            entry.unanswered.clone_from(&whom);
-        }
         let live = state.entries.get(flow).filter(|entry| entry.is_live());
         let ask = Message::Ask {
             flow: *flow,

@@ -112,8 +112,14 @@ impl Node {
 
     /// The heir cannot go on: it is looked at again in a while.
     fn put_off(&mut self, now: Instant, flow: &Flow) {
-        if let Some(entry) = self.shared.as_mut().and_then(|s| s.entries.get_mut(flow)) {
-            entry.created = now.checked_sub(REVOKE_WAIT / 2).unwrap_or(now);
+        let Some(state) = &mut self.shared else {
+            return;
+        };
+        let me = state.nodes.me;
+        if let Some(entry) = state.entries.get_mut(flow) {
+            let is_orphan = entry.tenure.owner == me;
+            let back = REVOKE_WAIT / if is_orphan { 4 } else { 2 };
+            entry.created = now.checked_sub(back).unwrap_or(now);
         }
     }
 

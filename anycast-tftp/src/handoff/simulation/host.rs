@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::files::Shelf;
 use super::invariants;
 use super::routes::show;
-use super::setting::MS;
+use super::setting::{MS, SECOND};
 use super::world::{Event, World, node_name};
 use crate::handoff::{Fleet, Node};
 use crate::proto::Flow;
@@ -19,6 +19,10 @@ const SOCKET: usize = 200;
 const SEGMENTS: usize = 64;
 /// A timer that is due as often at one and the same time never waits.
 const SPINS: u32 = 1000;
+/// Timers of one node in a second, beside some for each packet of a flood: more are due again and
+/// again without need.
+pub(super) const WAKES: u32 = 800;
+pub(super) const WAKES_OF_STRANGER: u32 = 5;
 
 /// A datagram of a client, and for which of its reads it was said, after which of its requests.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ pub(super) struct Host {
     pub(super) shelf: Shelf,
     timer_at: Option<u64>,
     spins: (u64, u32),
+    wakes: (u64, u32),
     /// What came while it was paused.
     pub(super) socket: Vec<Inbound>,
 }
@@ -188,7 +193,13 @@ impl World {
                     0
                 },
             );
-            if host.spins.1 > SPINS {
+            let second = self.now / SECOND;
+            let wakes = match host.wakes {
+                (last, count) if last == second => count + 1,
+                _ => 0,
+            };
+            host.wakes = (second, wakes);
+            if host.spins.1 > SPINS || wakes > self.setting.wakes() {
                 let reason = node.poll_timeout().map(|timeout| timeout.reason);
                 self.breaks(|| format!("n{at}: its timer spins: {reason:?}"));
                 return;

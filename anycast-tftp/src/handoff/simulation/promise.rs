@@ -44,9 +44,11 @@ pub(super) fn is_beyond(world: &World, number: usize) -> bool {
     }
     let young = YOUNG.as_micros();
     let asks_anew = asked.any(|(times, nodes)| {
-        nodes.len() > 1 && u128::from(times.end - times.start) + u128::from(SECOND) >= young
+        let is_anew = u128::from(times.end - times.start) + u128::from(SECOND) >= young;
+        let is_cut = || was_cut(world, nodes, times.start, times.end + CATCHES_UP);
+        nodes.len() > 1 && is_anew && is_cut()
     });
-    if asks_anew && was_cut(world, &job.crossed, job.started, until) {
+    if asks_anew {
         return true;
     }
     if !visitor.client.habits.keeps_port {

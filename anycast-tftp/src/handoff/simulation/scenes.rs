@@ -4,7 +4,7 @@ use super::client::{Ended, Kind};
 use super::holds;
 use super::setting::{Fault, Guest, MS, Path, SECOND, Setting, Wander, When};
 use super::world::World;
-use crate::handoff::limits;
+use crate::handoff::{Mode, limits};
 
 mod across;
 mod floods;
@@ -36,6 +36,23 @@ fn one_client_of_each_kind_reads_at_one_node() {
         let setting = Setting::peaceful(2).with_file(5000).with_file(0);
         let world = holds(8, &setting.with_guest(kind, 512, &[0, 1, 0]));
         all_within(&world, SECOND);
+    }
+}
+
+#[test]
+fn the_first_reply_waits_for_one_round_trip_between_nodes() {
+    let wait = |nodes, mode| {
+        let mut setting = Setting::peaceful(nodes).with_file(5000);
+        setting.mesh = Path::good(40 * MS);
+        setting.mode = mode;
+        let world = holds(8, &setting.with_guest(Kind::UBoot, 512, &[0]));
+        let job = &world.jobs[0];
+        job.answered.unwrap() - job.started
+    };
+    for nodes in 2..=5 {
+        let more = wait(nodes, Mode::BeforeReply) - wait(nodes, Mode::Async);
+        // And what the stores take, a millisecond each at most.
+        assert!(more.abs_diff(80 * MS) <= 3 * MS, "{nodes} nodes: {more} µs");
     }
 }
 
@@ -72,6 +89,21 @@ fn three_sites_of_which_one_is_cut_off() {
         .with_fault(When::At(2 * SECOND), cut)
         .with_fault(When::At(3 * SECOND), Fault::Move(2, 2));
     all_within(&holds(8, &setting), 7 * SECOND);
+}
+
+/// Longer than the patience with a silent client: whoever does not hear it has nothing to say of it.
+#[test]
+fn what_a_site_gives_up_that_is_cut_off_or_frozen_for_long_goes_on_elsewhere() {
+    let mut setting = Setting::peaceful(2).with_file(1024 * 6000);
+    setting = setting.with_guest(Kind::UBoot, 1024, &[0]);
+    far(&mut setting);
+    last(&mut setting).options.windowsize = None;
+    let cut = Fault::Cut(vec![true, false], 95 * SECOND);
+    let apart = setting.clone().with_fault(When::At(2 * SECOND), cut);
+    all_within(&holds(8, &apart), 130 * SECOND);
+    let pause = Fault::Pause(0, 85 * SECOND, Some(SECOND));
+    let frozen = setting.with_fault(When::At(2 * SECOND), pause);
+    all_within(&holds(8, &frozen), 140 * SECOND);
 }
 
 #[test]

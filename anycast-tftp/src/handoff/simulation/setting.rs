@@ -1,6 +1,7 @@
 //! What a run is like: who there is, what the network does, what befalls whom and when.
 
 use super::client::Kind;
+use super::host::{WAKES, WAKES_OF_STRANGER};
 use super::random::Random;
 use crate::handoff::Mode;
 use crate::handoff::wire::VERSION;
@@ -185,6 +186,15 @@ impl Setting {
             guests: Vec::new(),
             faults: Vec::new(),
         }
+    }
+
+    /// Timers that a node may have in a second.
+    pub(super) fn wakes(&self) -> u32 {
+        let floods = self.faults.iter().map(|(_, fault)| match fault {
+            Fault::Flood(_, packets, _) => u32::try_from(*packets).unwrap_or(u32::MAX),
+            _ => 0,
+        });
+        WAKES + floods.sum::<u32>() * WAKES_OF_STRANGER
     }
 
     pub(super) fn with_file(mut self, size: usize) -> Self {

@@ -98,6 +98,10 @@ fn send(
     buf: &mut [u8],
 ) -> Sent {
     let due = std::mem::replace(&mut session.due, Due::Nothing);
+    if session.share.until.is_some_and(|until| now >= until) {
+        // It was queued while this session could still speak for its transfer.
+        return Sent::Nothing;
+    }
     let len = match due {
         Due::Nothing => return Sent::Nothing,
         Due::Data => return send_data(id, session, out, now, max_segments, buf),
