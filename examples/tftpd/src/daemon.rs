@@ -34,7 +34,7 @@ use anycast_core::admin::{Admin, AdminError};
 use anycast_core::announce::Announcer;
 use anycast_core::catchment::Catchment;
 use anycast_core::drain::CONVERGE;
-use anycast_core::mesh::fleet;
+use anycast_core::mesh::fleet::{self, Joined};
 use anycast_core::mesh::transport::Mesh;
 use anycast_core::node::{
     ClientsStatus, Node, NodeError, NodeHandle, OnStop, ServiceSpec, StateDir,
@@ -122,18 +122,7 @@ pub(crate) async fn run(
         node.start(service(&config, announcer, &tftp, sync.as_ref()))?;
     }
     let steering = node.handle();
-    let announced = config.announce != Announce::Nothing;
-    let services = [config.identity.service.clone()];
-    if let Some(mesh) = mesh.as_ref().filter(|_| !announced) {
-        fleet::show(&steering, mesh);
-    }
-    let joined = mesh.as_ref().filter(|_| announced);
-    let joined = joined.map(|mesh| fleet::join(&steering, mesh, &services));
-    let mut joined = joined.transpose()?;
-    if let Some(joined) = &mut joined {
-        let asked = Arc::clone(&catchment);
-        joined.tell_clients(move |now, most| lock(&asked).top(now, most));
-    }
+    let _joined = join(&config, &steering, mesh.as_ref(), &catchment)?;
     let _telling = sync
         .as_ref()
         .zip(mesh.as_ref())
@@ -173,6 +162,26 @@ pub(crate) async fn run(
         result = life => result,
         () = admin => Ok(()), // it serves for ever
     }
+}
+
+/// Has the node take part in the mesh, or, where it announces nothing, only tell of it.
+fn join(
+    config: &Config,
+    node: &NodeHandle,
+    mesh: Option<&Mesh>,
+    catchment: &Arc<Mutex<Catchment>>,
+) -> Result<Option<Joined>, NodeError> {
+    let Some(mesh) = mesh else {
+        return Ok(None);
+    };
+    if config.announce == Announce::Nothing {
+        fleet::show(node, mesh);
+        return Ok(None);
+    }
+    let mut joined = fleet::join(node, mesh, std::slice::from_ref(&config.identity.service))?;
+    let asked = Arc::clone(catchment);
+    joined.tell_clients(move |now, most| lock(&asked).top(now, most));
+    Ok(Some(joined))
 }
 
 /// Binds the service addresses; peers hear of what is served there, where that is configured.

@@ -190,11 +190,13 @@ impl Setting {
 
     /// Timers that a node may have in a second.
     pub(super) fn wakes(&self) -> u32 {
-        let floods = self.faults.iter().map(|(_, fault)| match fault {
-            Fault::Flood(_, packets, _) => u32::try_from(*packets).unwrap_or(u32::MAX),
-            _ => 0,
-        });
-        WAKES + floods.sum::<u32>() * WAKES_OF_STRANGER
+        let mut floods = 0;
+        for (_, fault) in &self.faults {
+            if let Fault::Flood(_, packets, _) = fault {
+                floods += u32::try_from(*packets).unwrap_or(u32::MAX);
+            }
+        }
+        WAKES + floods * WAKES_OF_STRANGER
     }
 
     pub(super) fn with_file(mut self, size: usize) -> Self {
