@@ -12,8 +12,13 @@ pub(crate) fn show(node: &Node, width: Option<usize>) -> Text {
     let mut text = Text::default();
     text.line([Span::new(Style::Head, &format!("node {}", node.node))]);
     text.blank();
+    let mesh = node.mesh.as_ref().filter(|mesh| !mesh.peers.is_empty());
     if node.services.is_empty() {
         text.line(["no services".into()]);
+        if let Some(mesh) = mesh {
+            text.blank();
+            text.append(fleet::table(mesh, width));
+        }
         return text;
     }
     let mut services = Table::new([
@@ -38,7 +43,7 @@ pub(crate) fn show(node: &Node, width: Option<usize>) -> Text {
     }
     text.append(services.layout(width));
     text.blank();
-    if let Some(mesh) = node.mesh.as_ref().filter(|mesh| !mesh.peers.is_empty()) {
+    if let Some(mesh) = mesh {
         text.append(fleet::table(mesh, width));
         text.blank();
     }
@@ -158,6 +163,15 @@ mod tests {
         let c = "c     10.0.0.3:4747  down    -      -        -        -                          \
                  timed out";
         assert_eq!(line("c "), c);
+    }
+
+    #[test]
+    fn a_node_that_announces_nothing_has_peers_too() {
+        let json = r#"{"node": "a", "services": [], "mesh": {"peers": [
+            {"node": "b", "address": "10.0.0.2:4747", "down_reason": "timed out"}]}}"#;
+        let text = shown(json, None);
+        assert!(text.contains("no services\n\nPEER"), "{text}");
+        assert!(text.contains("\nb "), "{text}");
     }
 
     #[test]
