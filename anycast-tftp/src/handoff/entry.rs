@@ -309,8 +309,9 @@ impl Entry {
         let moved = u128::from(self.pace.fastest()).saturating_mul(time) / 1000;
         let most = elsewhere(self.acked, self.record.windowsize)
             .saturating_add(u64::try_from(moved).unwrap_or(u64::MAX));
-        // No block goes out before the options are acknowledged.
-        let is_awaited = block == 0 || self.is_greeted || self.record.oack.is_empty();
+        // No block goes out before the options are acknowledged: it is of the transfer before.
+        let is_awaited =
+            !self.follows || block == 0 || self.is_greeted || self.record.oack.is_empty();
         (is_awaited && block <= self.acked.saturating_add(most)) || silence >= DOUBLED
     }
 

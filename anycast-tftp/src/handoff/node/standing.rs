@@ -17,6 +17,9 @@ const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::f
 /// Of two transfers of a flow whose owners insist the one with the higher number stays, after each
 /// has raised its order so often.
 const MAX_RAISES: u8 = 3;
+/// What one node says of a client another one hears so much later, beside two round trips, where
+/// processors are busy.
+const HEARD_LATE: Duration = Duration::from_millis(50);
 /// So much longer silent is a transfer that the client has left for another one.
 const LEFT_FOR: Duration = Duration::from_secs(1);
 
@@ -227,10 +230,11 @@ impl Node {
     fn merge(&mut self, now: Instant, from: NodeId, flow: &Flow, view: &View) {
         if let Some(state) = &mut self.shared {
             let at = state.moment(now, view.echo);
-            // At the earliest: it too may have heard of it from another node, a little later.
+            // At the earliest: it too may have heard of it from another node, a while later.
             let heard = at.and_then(|at| {
-                let trip = now.saturating_duration_since(at);
-                at.checked_sub(view.progress.silence.saturating_add(trip))
+                let trips = now.saturating_duration_since(at).saturating_mul(2);
+                let late = trips.saturating_add(HEARD_LATE);
+                at.checked_sub(view.progress.silence.saturating_add(late))
             });
             state.forget_overtaken(flow, heard, view.progress.acked);
         }

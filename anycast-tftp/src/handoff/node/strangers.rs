@@ -120,12 +120,12 @@ impl Strangers {
 
 impl State {
     /// A client that was heard elsewhere at that moment, or later, had so many blocks then. An ACK of
-    /// more, which came here before, is of the transfer before.
+    /// more, which came here before, is of the transfer before, if there was one.
     pub(super) fn forget_overtaken(&mut self, flow: &Flow, heard: Option<Instant>, acked: u64) {
         let Some((kept, entry)) = self.strangers.kept.get(flow).zip(self.entries.get(flow)) else {
             return;
         };
-        let came_before = heard.is_some_and(|heard| kept.at < heard);
+        let came_before = entry.follows && heard.is_some_and(|heard| kept.at < heard);
         let Ok(Packet::Ack { block }) = Packet::parse(&kept.datagram) else {
             return;
         };
