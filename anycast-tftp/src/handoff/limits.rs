@@ -39,7 +39,8 @@ pub const YOUNG: Duration = Duration::from_secs(5);
 pub const HOLD: Duration = Duration::from_millis(500);
 /// Packets that are kept at once; further ones are dropped, and their clients repeat them.
 pub const MAX_HELD: usize = 4096;
-/// Records of all flows; beyond, the one that was heard of longest ago is forgotten.
+/// Records of all flows. Each peer's share is refused beyond an equal part of it; this node's own
+/// are bounded by its sessions, and the ends of them are not remembered beyond it.
 pub const MAX_RECORDS: usize = 65_536;
 /// How long a record that nobody mentions is kept.
 pub const RECORD_LIFE: Duration = Duration::from_secs(90);

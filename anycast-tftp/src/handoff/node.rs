@@ -68,9 +68,9 @@ struct State {
     last_turn: Instant,
     /// Packets of clients are taken again from then on.
     deaf_until: Option<Instant>,
-    /// When it last found that it had not run for a while, and since when it had not, at the
-    /// earliest, as long as a transfer is not confirmed.
+    /// When it last found that it had not run for a while.
     paused_at: Instant,
+    /// Since when it had not; where a transfer was not confirmed yet by then, the time before.
     stopped_at: Instant,
     next_hello: Instant,
     is_draining: bool,

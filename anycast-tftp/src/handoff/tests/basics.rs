@@ -4,6 +4,17 @@ use super::*;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
+/// Of a file at two nodes, `a`, of so many bytes, the client has one block, from the first node.
+fn one_block_read(len: usize) -> (Net, Vec<u8>, Flow) {
+    let mut net = Net::new(2, Mode::BeforeReply);
+    let file = bytes(len, 1);
+    net.put("a", &file);
+    let flow = client(1000);
+    net.send(0, flow, &rrq("a", &[]));
+    net.send(0, flow, &ack(1));
+    (net, file, flow)
+}
+
 #[test]
 fn any_node_answers_an_ack() {
     let mut net = Net::new(3, Mode::BeforeReply);
@@ -163,12 +174,7 @@ fn the_owner_of_the_transfer_before_is_revoked_though_the_first_answer_is_lost()
 
 #[test]
 fn a_node_dies_and_another_goes_on() {
-    let mut net = Net::new(2, Mode::BeforeReply);
-    let file = bytes(3000, 1);
-    net.put("a", &file);
-    let flow = client(1000);
-    net.send(0, flow, &rrq("a", &[]));
-    net.send(0, flow, &ack(1));
+    let (mut net, file, flow) = one_block_read(3000);
     net.wait(MS(260));
     net.take();
     net.kill(0);
@@ -248,12 +254,7 @@ fn a_port_used_again_elsewhere_never_hears_of_the_old_transfer() {
 
 #[test]
 fn a_node_that_was_paused_asks_before_it_answers() {
-    let mut net = Net::new(2, Mode::BeforeReply);
-    let file = bytes(5000, 1);
-    net.put("a", &file);
-    let flow = client(1000);
-    net.send(0, flow, &rrq("a", &[]));
-    net.send(0, flow, &ack(1));
+    let (mut net, file, flow) = one_block_read(5000);
     net.take();
     // Node 0 is stopped; node 1 is told after a second, and goes on.
     net.dead.insert(0);
@@ -283,12 +284,7 @@ fn a_node_that_was_paused_asks_before_it_answers() {
 /// What the client began meanwhile nobody is left to tell.
 #[test]
 fn a_node_that_was_paused_while_the_others_began_anew_trusts_nothing_that_it_knew() {
-    let mut net = Net::new(2, Mode::BeforeReply);
-    let file = bytes(5000, 1);
-    net.put("a", &file);
-    let flow = client(1000);
-    net.send(0, flow, &rrq("a", &[]));
-    net.send(0, flow, &ack(1));
+    let (mut net, file, flow) = one_block_read(5000);
     net.take();
     net.dead.insert(0);
     net.wait(MS(1000));
@@ -370,12 +366,7 @@ fn a_write_goes_on_where_it_began() {
 
 #[test]
 fn a_draining_node_gives_its_transfers_away() {
-    let mut net = Net::new(2, Mode::BeforeReply);
-    let file = bytes(3000, 1);
-    net.put("a", &file);
-    let flow = client(1000);
-    net.send(0, flow, &rrq("a", &[]));
-    net.send(0, flow, &ack(1));
+    let (mut net, file, flow) = one_block_read(3000);
     net.nodes[0].handle_draining(net.now, true);
     net.pump();
     net.take();

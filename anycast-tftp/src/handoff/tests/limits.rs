@@ -56,6 +56,10 @@ fn clients_of_one_prefix_are_found_all_at_once() {
 
 /// What a peer with a valid key may say of a client that never asked.
 fn forged(net: &Net, number: u16, acked: u64) -> Vec<u8> {
+    forged_in_order(net, number, acked, 1)
+}
+
+fn forged_in_order(net: &Net, number: u16, acked: u64, order: u32) -> Vec<u8> {
     let id = net.files[0].put("forged", &bytes(5000, 3));
     let owner = NodeId::of(&"node1".parse().unwrap());
     let mut view = View::begun(owner);
@@ -64,7 +68,7 @@ fn forged(net: &Net, number: u16, acked: u64) -> Vec<u8> {
         record: Record {
             flow: client(number),
             nonce: u64::from(number) + 1,
-            order: 1,
+            order,
             request: 5,
             name: FileName::from_wire(b"forged").unwrap(),
             content: Some(id),
@@ -99,6 +103,24 @@ fn a_forged_record_of_a_client_that_never_asked_sends_it_next_to_nothing() {
     assert!(sent.len() <= 3, "{} packets", sent.len());
     assert!(sent.iter().all(|(_, flow, _)| *flow == client(1001)));
     assert_eq!(net.nodes[0].known(), 0, "all is forgotten");
+}
+
+/// There is no order above it, so that nobody else's record could stand there.
+#[test]
+fn a_record_of_the_highest_order_makes_no_two_other_nodes_argue() {
+    let mut net = Net::new(3, Mode::BeforeReply);
+    let file = bytes(1500, 1);
+    net.put("a", &file);
+    let liar: NodeName = "node1".parse().unwrap();
+    let message = forged_in_order(&net, 1000, 0, u32::MAX);
+    net.nodes[2].handle_message(net.now, &liar, &message);
+    net.pump();
+    let before = net.messages;
+    net.send(0, client(1000), &rrq("a", &[]));
+    net.wait(Duration::from_secs(20));
+    assert!(net.messages - before < 400, "{}", net.messages - before);
+    // It is served by the node that it asked, if at all.
+    assert!(net.take().iter().all(|(at, _)| *at == 0));
 }
 
 #[test]
