@@ -114,7 +114,7 @@ fn a_record_of_the_highest_order_makes_no_two_other_nodes_argue() {
     let liar: NodeName = "node1".parse().unwrap();
     let message = forged_in_order(&net, 1000, 0, u32::MAX);
     net.nodes[2].handle_message(net.now, &liar, &message);
-    net.pump();
+    net.wait(Duration::from_secs(3));
     let before = net.messages;
     net.send(0, client(1000), &rrq("a", &[]));
     net.wait(Duration::from_secs(20));
