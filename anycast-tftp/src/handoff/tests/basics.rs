@@ -284,7 +284,7 @@ fn a_node_that_was_paused_asks_before_it_answers() {
 /// What the client began meanwhile nobody is left to tell.
 #[test]
 fn a_node_that_was_paused_while_the_others_began_anew_trusts_nothing_that_it_knew() {
-    let (mut net, file, flow) = one_block_read(5000);
+    let (mut net, _, flow) = one_block_read(5000);
     net.take();
     net.dead.insert(0);
     net.wait(MS(1000));
